@@ -1,0 +1,42 @@
+# The commands of the project. Each does its own set-up: nothing has to run before it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+help: ## Show the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup ## Run the suite: gRPC on 127.0.0.1:50051, metrics on 127.0.0.1:9090
+	@$(BIN)/insta up
+
+apart: setup ## Run the suite as four processes
+	@$(BIN)/insta apart
+
+test: setup ## Run all tests
+	@$(BIN)/pytest -n 2
+
+lint: setup ## Check style, types, contracts and the borders between the parts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint insta/insta.binpb --path insta
+	$(BIN)/buf format protos --diff --exit-code
+
+protos: setup ## Generate the Python stubs from the contracts
+	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
+
+setup: $(VENV)/installed insta/insta.binpb
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what pyproject.toml names into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
+	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
+
+.PHONY: help run apart test lint protos setup
