@@ -1,0 +1,1 @@
+"""What every service of the suite stands on. Knows no service."""

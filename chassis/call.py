@@ -1,0 +1,79 @@
+"""The call under way: who makes it, until when, and the trace that it belongs to."""
+
+from __future__ import annotations
+
+import contextvars
+import random
+import re
+from dataclasses import dataclass
+
+TRACE_KEY = "trace-id"
+TRACEPARENT_KEY = "traceparent"
+AUTHORIZATION_KEY = "authorization"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call, as a verified token says."""
+
+    user_id: int
+    staff: bool = False
+    superuser: bool = False
+
+
+NOBODY = Caller(user_id=0)
+
+
+class Call:
+    """One call on its way through a service.
+
+    Attributes:
+        method: Its full name, /insta.posts.v1.PostService/GetPost.
+        authorization: The metadata of that name, passed on to other services; empty if there was none.
+        deadline: The time of the event loop at which it ends.
+        trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
+        caller: Who makes it; nobody until its token was verified, and in methods that take none.
+    """
+
+    __slots__ = ("authorization", "caller", "deadline", "method", "trace_id")
+
+    def __init__(self, method: str, authorization: str, deadline: float, trace_id: str) -> None:
+        self.method = method
+        self.authorization = authorization
+        self.deadline = deadline
+        self.trace_id = trace_id
+        self.caller = NOBODY
+
+
+current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
+
+
+def caller() -> Caller:
+    """Who makes the call under way."""
+    call = current.get()
+    return NOBODY if call is None else call.caller
+
+
+def log_context() -> dict[str, str | int]:
+    """What every log line says of the call under way."""
+    call = current.get()
+    if call is None:
+        return {}
+    return {"trace_id": call.trace_id, "method": call.method, "caller": call.caller.user_id}
+
+
+def new_trace_id() -> str:
+    """A trace id for a call that brought none."""
+    return f"{random.getrandbits(128) or 1:032x}"
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The trace id that the metadata `traceparent` of a call names, or a new one if it names none."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match[1] if match else new_trace_id()
+
+
+def traceparent(trace_id: str) -> str:
+    """The metadata that carries a trace id to another service."""
+    return f"00-{trace_id}-{random.getrandbits(64) or 1:016x}-01"

@@ -1,0 +1,181 @@
+"""One method of a servicer with everything around it: errors, metrics, identity, admission, access and validation.
+
+This is the interceptor of the suite. It is put around each handler once, when the servicer is registered, and is the same
+whether a call comes over a socket or from within the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor, message, message_factory
+
+from chassis import access, errors, logs, validation
+from chassis.access import Access
+from chassis.call import Call, current
+from chassis.errors import Reason
+from chassis.identity import Verifier
+from chassis.metrics import MethodMetrics, Metrics
+
+log = logs.get(__name__)
+
+
+@dataclass
+class Admission:
+    """How many calls may be under way at once, over all methods that share this.
+
+    Refusing the rest at once keeps the accepted ones fast.
+    """
+
+    limit: int
+    under_way: int = field(default=0, init=False)
+
+    def enter(self) -> None:
+        """Let one more call in, which must leave again.
+
+        Raises:
+            ResourceExhausted: there are too many already.
+        """
+        if self.under_way >= self.limit:
+            text = f"{self.limit} calls are under way, which is all that this server admits; try again"
+            raise errors.ResourceExhausted(Reason.REASON_OVERLOADED, text, retry_after=0.5)
+        self.under_way += 1
+
+    def leave(self) -> None:
+        self.under_way -= 1
+
+
+class Endpoint:
+    """A method that can be called.
+
+    Args:
+        method: Its descriptor. It must declare who may call it.
+        handler: The servicer's method.
+        verifier: Tells who a token belongs to.
+        admission: Limits the calls under way. None: the method is always let in, health for instance.
+    """
+
+    def __init__(
+        self,
+        method: descriptor.MethodDescriptor,
+        handler: Callable[[Any, Any], Any],
+        verifier: Verifier,
+        metrics: Metrics,
+        admission: Admission | None,
+    ) -> None:
+        service = method.containing_service.full_name
+        self.path = f"/{service}/{method.name}"
+        self.streams_requests: bool = method.client_streaming
+        self.streams_responses: bool = method.server_streaming
+        self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
+        self._access = access.policy(method)
+        self._handler = handler
+        self._verifier = verifier
+        self._admission = admission
+        self._metrics: MethodMetrics = metrics.method(service, method.name)
+        validation.warm_up(self._request_class)
+
+    async def answer(self, request: message.Message | bytes, call: Call) -> message.Message:
+        """The response to one request: a message, or bytes that should be one.
+
+        Raises:
+            Error: and nothing else but the cancellation of the call.
+        """
+        handler: Callable[[Any, Call], Awaitable[message.Message]] = self._handler
+        current.set(call)
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        admitted = False
+        self._metrics.begin()
+        try:
+            if self._admission is not None:
+                self._admission.enter()
+                admitted = True
+            await self._identify(call)
+            request = self.parse(request)
+            validation.check(request)
+            return await handler(request, call)
+        except BaseException as failure:
+            code, error = self._failed(failure)
+            if error is None:
+                raise
+            raise error from None
+        finally:
+            if admitted:
+                self._admission.leave()  # type: ignore[union-attr]
+            self._metrics.end(code, time.perf_counter() - started)
+
+    async def stream(self, request: AsyncIterator[bytes] | bytes, call: Call) -> AsyncIterator[message.Message]:
+        """The responses of a method that streams them. Such methods are the infrastructure's own and always let in.
+
+        Raises:
+            Error: and nothing else but the cancellation of the call.
+        """
+        current.set(call)
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        self._metrics.begin()
+        try:
+            await self._identify(call)
+            requests = self.parse(request) if isinstance(request, bytes) else self._parse_each(request)
+            async for response in self._handler(requests, call):
+                yield response
+        except BaseException as failure:
+            code, error = self._failed(failure)
+            if error is None:
+                raise
+            raise error from None
+        finally:
+            self._metrics.end(code, time.perf_counter() - started)
+
+    def parse(self, request: message.Message | bytes) -> message.Message:
+        """The message that bytes stand for.
+
+        Raises:
+            InvalidArgument: they are no message of the method's request type.
+        """
+        if not isinstance(request, bytes):
+            return request
+        try:
+            return self._request_class.FromString(request)
+        except message.DecodeError:
+            name = self._request_class.DESCRIPTOR.full_name
+            text = f"the bytes of the request are no {name}; are its strings valid UTF-8?"
+            raise errors.InvalidArgument(Reason.REASON_MALFORMED_MESSAGE, text) from None
+
+    async def _parse_each(self, requests: AsyncIterator[bytes]) -> AsyncIterator[message.Message]:
+        async for request in requests:
+            yield self.parse(request)
+
+    async def _identify(self, call: Call) -> None:
+        """Tell who calls, and refuse whom the contract does not admit. A method for everybody looks at no token."""
+        if self._access != Access.ACCESS_PUBLIC:
+            call.caller = await self._verifier.verify(call.authorization)
+            access.admit(self._access, call.caller)
+
+    def _failed(self, failure: BaseException) -> tuple[grpc.StatusCode, errors.Error | None]:
+        """The code of a call that failed, and the error that its caller receives; None if the call was cancelled."""
+        if isinstance(failure, errors.Error):
+            return failure.code, failure
+        if isinstance(failure, asyncio.CancelledError | GeneratorExit):
+            task = asyncio.current_task()
+            if isinstance(failure, GeneratorExit) or task is None or task.cancelling():
+                return grpc.StatusCode.CANCELLED, None
+            # Something that the handler waited for was cancelled, not the call itself.
+            error: errors.Error | None = errors.unavailable()
+        elif isinstance(failure, grpc.aio.AioRpcError):
+            error = errors.from_downstream(failure)
+        elif isinstance(failure, Exception):
+            error = None
+        else:
+            return grpc.StatusCode.UNKNOWN, None
+        if error is None:
+            log.error("call failed", exc_info=failure)
+            text = "a defect of the suite; its log has the details under this call's trace id"
+            error = errors.Internal(Reason.REASON_INTERNAL, text)
+        return error.code, error

@@ -1,0 +1,59 @@
+"""The standard health service (grpc.health.v1). Its streams end when the server drains, so that they do not hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from grpc_health.v1 import health_pb2
+
+from chassis import errors
+from chassis.errors import Reason
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+NAME = "grpc.health.v1.Health"
+
+
+class HealthServicer:
+    """Tells whether the server and each of its services are serving.
+
+    Args:
+        services: The full names of the services; the empty name is the server as a whole.
+    """
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = {"", *services}
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Tell everybody that the server is about to stop."""
+        self._draining.set()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> health_pb2.HealthCheckResponse:
+        status = self._status(request.service)
+        if status == _SERVICE_UNKNOWN:
+            text = f"service: no service {request.service!r} here; leave it empty for the server as a whole"
+            raise errors.NotFound(Reason.REASON_SERVICE_NOT_FOUND, text)
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(self, request: health_pb2.HealthListRequest, context: object) -> health_pb2.HealthListResponse:
+        return health_pb2.HealthListResponse(
+            statuses={name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in self._services}
+        )
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: object
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        status = self._status(request.service)
+        yield health_pb2.HealthCheckResponse(status=status)
+        await self._draining.wait()
+        if self._status(request.service) != status:
+            yield health_pb2.HealthCheckResponse(status=_NOT_SERVING)
+
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+        if service not in self._services:
+            return _SERVICE_UNKNOWN
+        return _NOT_SERVING if self._draining.is_set() else _SERVING

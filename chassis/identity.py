@@ -1,0 +1,124 @@
+"""Access tokens: JWTs of the users service (RFC 9068, EdDSA), verified here by whoever holds its public keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from chassis import errors
+from chassis.call import Caller
+from chassis.errors import Reason
+
+ALGORITHM = "EdDSA"
+TYPE = "at+jwt"
+ISSUER = "insta"
+AUDIENCE = "insta"
+REQUIRED_CLAIMS = ["iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp"]
+ROLE_STAFF = "staff"
+ROLE_SUPERUSER = "superuser"
+
+_TOKEN_LIMIT = 4096
+_REMEMBERED_TOKENS = 10_000
+_SECONDS_BETWEEN_FETCHES = 10.0
+_SECONDS_AFTER_FAILURE = 1.0
+
+FetchKeys = Callable[[], Awaitable[Mapping[str, bytes]]]
+
+
+class Verifier:
+    """Verifies access tokens, and remembers those that it verified until they expire.
+
+    Args:
+        fetch_keys: Answers the public keys of the users service: their 32 bytes by `kid`.
+    """
+
+    def __init__(self, fetch_keys: FetchKeys) -> None:
+        self._fetch_keys = fetch_keys
+        self._keys: dict[str, ed25519.Ed25519PublicKey] = {}
+        self._fetching = asyncio.Lock()
+        self._next_fetch = 0.0
+        self._verified: dict[str, tuple[Caller, float]] = {}
+
+    async def verify(self, authorization: str) -> Caller:
+        """Who holds the token in the metadata `authorization: Bearer <token>`.
+
+        Raises:
+            Unauthenticated: there is no token, or it proves nothing.
+            Unavailable: the public keys could not be fetched.
+        """
+        remembered = self._verified.get(authorization)
+        if remembered is not None:
+            caller, expire_time = remembered
+            if time.time() < expire_time:
+                return caller
+            del self._verified[authorization]
+        caller, expire_time = await self._verify(_token(authorization))
+        if len(self._verified) >= _REMEMBERED_TOKENS:
+            del self._verified[next(iter(self._verified))]
+        self._verified[authorization] = caller, expire_time
+        return caller
+
+    async def _verify(self, token: str) -> tuple[Caller, float]:
+        try:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            if header.get("typ") != TYPE or header.get("alg") != ALGORITHM or not isinstance(kid, str):
+                raise _invalid()
+            key = self._keys.get(kid) or await self._fetch(kid)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": REQUIRED_CLAIMS, "strict_aud": True},
+            )
+            return _caller(claims), float(claims["exp"])
+        except jwt.ExpiredSignatureError:
+            text = "the access token has expired; log in again"
+            raise errors.Unauthenticated(Reason.REASON_TOKEN_EXPIRED, text) from None
+        except (jwt.InvalidTokenError, ValueError, TypeError, KeyError):
+            raise _invalid() from None
+
+    async def _fetch(self, kid: str) -> ed25519.Ed25519PublicKey:
+        """The key named `kid`, after a look at what the users service publishes now."""
+        async with self._fetching:
+            if time.monotonic() >= self._next_fetch:
+                # Set before the fetch, so that one that fails is not tried again by each call that waited for it.
+                self._next_fetch = time.monotonic() + _SECONDS_AFTER_FAILURE
+                published = await self._fetch_keys()
+                self._keys = {
+                    name: ed25519.Ed25519PublicKey.from_public_bytes(key) for name, key in published.items()
+                }
+                self._next_fetch = time.monotonic() + _SECONDS_BETWEEN_FETCHES
+        key = self._keys.get(kid)
+        if key is None:
+            raise _invalid() if self._keys else errors.unavailable()
+        return key
+
+
+def _token(authorization: str) -> str:
+    if not authorization:
+        text = "this method needs an access token: send the metadata 'authorization: Bearer <access_token>'"
+        raise errors.Unauthenticated(Reason.REASON_TOKEN_MISSING, text)
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or len(token) > _TOKEN_LIMIT:
+        raise _invalid()
+    return token
+
+
+def _caller(claims: Mapping[str, object]) -> Caller:
+    roles = claims.get("roles", [])
+    if not isinstance(roles, list):
+        raise _invalid()
+    superuser = ROLE_SUPERUSER in roles
+    return Caller(user_id=int(str(claims["sub"])), staff=superuser or ROLE_STAFF in roles, superuser=superuser)
+
+
+def _invalid() -> errors.Unauthenticated:
+    text = "the access token is not valid here; log in, and send 'authorization: Bearer <access_token>'"
+    return errors.Unauthenticated(Reason.REASON_TOKEN_INVALID, text)

@@ -1,0 +1,123 @@
+"""A channel to servicers in the same process: no socket and no serialisation, the same way through the endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import message
+
+from chassis import errors
+from chassis.call import AUTHORIZATION_KEY, TRACE_KEY, Call, current, new_trace_id
+from chassis.endpoint import Endpoint
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
+class LocalChannel:
+    """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
+
+    A call takes `timeout` and, of `metadata`, the key `authorization`; without them it passes on the deadline and the
+    token of the call under way. What it returns can be awaited and cancelled, and answers `code()`, `details()` and
+    `trailing_metadata()`. It raises what a call over a socket would: `AioRpcError`. Compression, credentials and
+    `wait_for_ready` mean nothing here and are not looked at.
+
+    Messages are handed over as they are: neither side may change one afterwards.
+
+    Args:
+        endpoints: By path. May be filled after the channel was made.
+    """
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> _UnaryUnary:
+        return _UnaryUnary(self._endpoints, method)
+
+    async def close(self, grace: float | None = None) -> None:
+        """Nothing is open."""
+
+
+class _UnaryUnary:
+    def __init__(self, endpoints: Mapping[str, Endpoint], method: str) -> None:
+        self._endpoints = endpoints
+        self._method = method
+
+    def __call__(
+        self,
+        request: message.Message,
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        **_: Any,
+    ) -> LocalCall:
+        loop = asyncio.get_running_loop()
+        parent = current.get()
+        deadline = loop.time() + (DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+        authorization = ""
+        trace_id = ""
+        if parent is not None:
+            deadline = min(deadline, parent.deadline)
+            authorization = parent.authorization
+            trace_id = parent.trace_id
+        for key, value in metadata or ():
+            if key == AUTHORIZATION_KEY:
+                authorization = value
+        call = Call(self._method, authorization, deadline, trace_id or new_trace_id())
+        return LocalCall(self._endpoints[self._method], request, call, loop)
+
+
+class LocalCall:
+    """A call that has started; await it for its response."""
+
+    def __init__(
+        self, endpoint: Endpoint, request: message.Message, call: Call, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._call = call
+        self._error: errors.Error | None = None
+        self._task = loop.create_task(endpoint.answer(request, call))
+        self._timer = loop.call_at(call.deadline, self._expire)
+        self._task.add_done_callback(self._finish)
+
+    def __await__(self) -> Generator[Any, None, message.Message]:
+        try:
+            return (yield from self._task.__await__())
+        except errors.Error as error:
+            raise errors.LocalRpcError(error) from None
+        except asyncio.CancelledError:
+            if self._error is None:
+                raise
+            raise errors.LocalRpcError(self._error) from None
+
+    def cancel(self) -> bool:
+        return self._task.cancel()
+
+    async def code(self) -> grpc.StatusCode:
+        await asyncio.wait([self._task])
+        if self._error is not None:
+            return self._error.code
+        return grpc.StatusCode.CANCELLED if self._task.cancelled() else grpc.StatusCode.OK
+
+    async def details(self) -> str:
+        await asyncio.wait([self._task])
+        return self._error.text if self._error is not None else ""
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        await asyncio.wait([self._task])
+        trailers = grpc.aio.Metadata((TRACE_KEY, self._call.trace_id))
+        if self._error is not None:
+            trailers.add(errors.DETAILS_KEY, self._error.status().SerializeToString())
+        return trailers
+
+    def _expire(self) -> None:
+        self._error = errors.deadline_exceeded()
+        self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[message.Message]) -> None:
+        self._timer.cancel()
+        if not task.cancelled():
+            # Also marks the exception as seen: a caller may cancel its calls without awaiting them.
+            failure = task.exception()
+            self._error = failure if isinstance(failure, errors.Error) else None

@@ -1,0 +1,51 @@
+"""What the tables of every service are made of."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import peewee
+from playhouse import apsw_ext
+
+from chassis.query import compiled, param
+
+
+class IdField(peewee.AutoField):  # type: ignore[misc]
+    """An id that the database assigns: 64 bits, growing with creation, never used again."""
+
+    def ddl(self, ctx: peewee.Context) -> peewee.NodeList:
+        return peewee.NodeList((super().ddl(ctx), peewee.SQL("AUTOINCREMENT")))
+
+
+# Plain peewee would hand Python's booleans to APSW, which takes none.
+BooleanField = apsw_ext.BooleanField
+
+
+class Table(peewee.Model):  # type: ignore[misc]
+    """The base of all models. It is bound to no database: two suites may run in one process."""
+
+    class Meta:
+        legacy_table_names = False
+
+
+class Secret(Table):
+    """Random keys that every process of a service shares and that outlive a restart."""
+
+    name = peewee.TextField(primary_key=True)
+    value = peewee.BlobField()
+
+
+_secret = compiled(Secret.select(Secret.value).where(Secret.name == param("name")))
+_insert_secret = compiled(
+    Secret.insert(name=param("name"), value=param("value")).on_conflict(
+        action="nothing", conflict_target=[Secret.name]
+    )
+)
+
+
+def secret(db: peewee.Database, name: str) -> bytes:
+    """The secret with this name, 32 random bytes, made at its first use. Runs in a write."""
+    _insert_secret.run(db, name=name, value=secrets.token_bytes(32))
+    row: Any = _secret.one(db, name=name)
+    return bytes(row[0])

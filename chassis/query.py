@@ -1,0 +1,87 @@
+"""Queries that are declared in peewee, rendered once for each kind of database, and run as plain SQL.
+
+    _by_id = compiled(Post.select(Post.title).where(Post.id == param("id")), row=PostRow)
+    _by_id.one(db, id=5)
+
+Building a peewee query costs 50 to 150 microseconds each time, running its rendered SQL 2 to 10.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import peewee
+
+Row = TypeVar("Row")
+
+
+class _Parameter(NamedTuple):
+    name: str
+    encode: Callable[[Any], Any] | None
+
+
+def param(name: str) -> peewee.Value:
+    """The place of the argument `name` of a compiled query."""
+    return peewee.Value(_Parameter(name, None), converter=False, unpack=False)
+
+
+def among(column: peewee.Field, name: str) -> peewee.Expression:
+    """Whether `column` is in the argument `name`, a list of numbers of any length."""
+    values = peewee.Value(_Parameter(name, lambda ids: json.dumps(list(ids))), converter=False, unpack=False)
+    return column.in_(peewee.Select([peewee.fn.json_each(values)], [peewee.SQL("value")]))
+
+
+class _Rendered(NamedTuple):
+    sql: str
+    values: list[Any]
+    places: list[tuple[int, str, Callable[[Any], Any] | None]]
+
+    def bind(self, arguments: dict[str, Any]) -> list[Any]:
+        bound = self.values.copy()
+        for index, name, encode in self.places:
+            value = arguments[name]
+            bound[index] = value if encode is None else encode(value)
+        return bound
+
+
+class compiled(Generic[Row]):  # noqa: N801 (reads as the function that it is)
+    """A peewee query that is rendered at its first use on each kind of database.
+
+    Args:
+        query: A query with `param` and `among` where arguments go.
+        row: Makes a row of a sequence of columns, a NamedTuple for instance.
+    """
+
+    def __init__(self, query: peewee.BaseQuery, row: type[Row] | Callable[..., Row] = tuple) -> None:
+        self._query = query
+        self._row: Callable[[Sequence[Any]], Row] = getattr(row, "_make", row)
+        self._rendered: dict[type[peewee.Database], _Rendered] = {}
+
+    def all(self, db: peewee.Database, **arguments: Any) -> list[Row]:
+        """Run the query; its rows."""
+        # Always to the end: a read cursor that is not exhausted pins its snapshot, and later commits stay invisible.
+        return list(map(self._row, self._execute(db, arguments).fetchall()))
+
+    def one(self, db: peewee.Database, **arguments: Any) -> Row | None:
+        """Run the query; its first row, or None."""
+        rows = self._execute(db, arguments).fetchall()
+        return self._row(rows[0]) if rows else None
+
+    def run(self, db: peewee.Database, **arguments: Any) -> int:
+        """Run a query without rows; how many rows it changed."""
+        changed: int = db.rows_affected(self._execute(db, arguments))
+        return changed
+
+    def _execute(self, db: peewee.Database, arguments: dict[str, Any]) -> Any:
+        rendered = self._rendered.get(type(db)) or self._render(db)
+        return db.execute_sql(rendered.sql, rendered.bind(arguments))
+
+    def _render(self, db: peewee.Database) -> _Rendered:
+        sql, values = db.get_sql_context().sql(self._query).query()
+        places = [
+            (index, value.name, value.encode) for index, value in enumerate(values) if isinstance(value, _Parameter)
+        ]
+        self._rendered[type(db)] = rendered = _Rendered(sql, values, places)
+        return rendered

@@ -1,0 +1,102 @@
+"""A channel to a service in another process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor, descriptor_pb2, message
+
+from chassis.call import AUTHORIZATION_KEY, TRACEPARENT_KEY, current, new_trace_id, traceparent
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+_IDEMPOTENT = (
+    descriptor_pb2.MethodOptions.IDEMPOTENT,
+    descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+)
+
+
+def service_config(services: Sequence[descriptor.ServiceDescriptor]) -> str:
+    """The gRPC service config for clients of some services: idempotent methods are tried again while UNAVAILABLE.
+
+    Source: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+    """
+    idempotent = [
+        {"service": service.full_name, "method": method.name}
+        for service in services
+        for method in service.methods
+        if method.GetOptions().idempotency_level in _IDEMPOTENT
+    ]
+    retry = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return json.dumps(
+        {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [{"name": idempotent, "retryPolicy": retry}] if idempotent else [],
+            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        }
+    )
+
+
+class RemoteChannel:
+    """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
+
+    A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`; it passes on that call's token and trace.
+
+    Args:
+        address: host:port, or a gRPC name to resolve.
+        services: What is called there.
+    """
+
+    def __init__(self, address: str, services: Sequence[descriptor.ServiceDescriptor]) -> None:
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                ("grpc.service_config", service_config(services)),
+                ("grpc.enable_retries", 1),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.min_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 2_000),
+                # Else all channels of a process to one address share a connection, also those of two suites.
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _UnaryUnary:
+        return _UnaryUnary(self._channel.unary_unary(method, *args, **kwargs))
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+
+class _UnaryUnary:
+    def __init__(self, inner: grpc.aio.UnaryUnaryMultiCallable[Any, Any]) -> None:
+        self._inner = inner
+
+    def __call__(
+        self,
+        request: message.Message,
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+        timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
+        parent = current.get()
+        sent = list(metadata or ())
+        if parent is not None:
+            timeout = min(timeout, max(parent.deadline - asyncio.get_running_loop().time(), 0))
+            if parent.authorization and all(key != AUTHORIZATION_KEY for key, _ in sent):
+                sent.append((AUTHORIZATION_KEY, parent.authorization))
+        sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
+        return self._inner(request, timeout=timeout, metadata=sent, **options)

@@ -1,0 +1,226 @@
+"""A gRPC server over endpoints: health, reflection and channelz beside the services, and a stop that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_channelz.v1 import _async as channelz_aio
+
+from chassis import errors, health, reflection
+from chassis.call import (
+    AUTHORIZATION_KEY,
+    TRACE_KEY,
+    TRACEPARENT_KEY,
+    Call,
+    log_context,
+    new_trace_id,
+    trace_id_of,
+)
+from chassis.endpoint import Admission, Endpoint
+from chassis.identity import Verifier
+from chassis.metrics import Metrics
+
+__all__ = ["Server", "endpoints_of", "log_context"]
+
+# A call that names no deadline gets this one.
+DEFAULT_DEADLINE_SECONDS = 30.0
+# gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
+_BACKSTOP_FACTOR = 4
+_OPTIONS = [
+    # Go clients may ping this often; without it they are sent away with ENHANCE_YOUR_CALM.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.enable_channelz", 1),
+]
+
+_metadata: contextvars.ContextVar[tuple[tuple[str, str | bytes], ...]] = contextvars.ContextVar("metadata", default=())
+
+
+def endpoints_of(
+    servicers: Mapping[str, object], verifier: Verifier, metrics: Metrics, admission: Admission | None
+) -> dict[str, Endpoint]:
+    """The endpoints of servicers, by path.
+
+    Args:
+        servicers: By the full name of their service.
+
+    Raises:
+        ValueError: a method declares no access.
+    """
+    pool = descriptor_pool.Default()
+    endpoints = (
+        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission)
+        for name, servicer in servicers.items()
+        for method in pool.FindServiceByName(name).methods
+    )
+    return {endpoint.path: endpoint for endpoint in endpoints}
+
+
+class Server:
+    """Serves endpoints on one address.
+
+    Args:
+        endpoints: By path; those of health, reflection and channelz are added.
+        reflects: Whether reflection is served.
+        shares_port: Whether other processes may listen on the same port; the system then spreads connections over them.
+    """
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        verifier: Verifier,
+        metrics: Metrics,
+        *,
+        max_calls: int,
+        reflects: bool = True,
+        shares_port: bool = False,
+    ) -> None:
+        services = sorted({path.split("/")[1] for path in endpoints})
+        self._health = health.HealthServicer(services)
+        infrastructure: dict[str, object] = {
+            health.NAME: self._health,
+            "grpc.channelz.v1.Channelz": channelz_aio.ChannelzServicer(),
+        }
+        if reflects:
+            reflection.register_v1()
+            listed = [*services, *infrastructure, reflection.V1, reflection.V1ALPHA]
+            descriptors = reflection.Descriptors(listed)
+            for version in (reflection.V1, reflection.V1ALPHA):
+                infrastructure[version] = reflection.ReflectionServicer(descriptors, version)
+        own = endpoints_of(infrastructure, verifier, metrics, admission=None)
+        self._server = grpc.aio.server(
+            options=[*_OPTIONS, ("grpc.so_reuseport", int(shares_port))],
+            maximum_concurrent_rpcs=max_calls * _BACKSTOP_FACTOR,
+        )
+        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()]),))
+
+    async def start(self, address: str) -> int:
+        """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
+
+        Raises:
+            OSError: the port is taken, or the address is not of this machine.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {address}") from None
+        await self._server.start()
+        return port
+
+    async def drain(self, grace: float) -> None:
+        """Stop: health says NOT_SERVING, new calls are refused, those under way have `grace` seconds to end."""
+        self._health.drain()
+        await self._server.stop(grace)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port can be reached from this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def hold_port(address: str, shared: bool) -> socket.socket:
+    """Bind host:port without listening: proof that it is free, and nobody else's until the socket is closed.
+
+    Args:
+        shared: Let servers of this suite listen on it meanwhile, each with `shares_port`.
+
+    Raises:
+        OSError: it is taken, or the address is not of this machine.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Without SO_REUSEPORT, or the port of another suite with workers would look free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, int(port)))
+        chosen = probe.getsockname()[1]
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, chosen))
+    return held
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """All methods of a server under one handler: each more that is registered would cost every call."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self._by_path = {endpoint.path: _handler(endpoint) for endpoint in endpoints}
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = self._by_path.get(details.method)
+        if handler is not None:
+            # Read here once: asking the context for it builds the tuple anew.
+            _metadata.set(details.invocation_metadata)
+        return handler
+
+
+def _handler(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
+    # Without deserializer and serializer: gRPC's own answer to bytes that are no message is UNKNOWN with the exception.
+    if not endpoint.streams_responses:
+        return grpc.unary_unary_rpc_method_handler(_unary(endpoint))
+    if endpoint.streams_requests:
+        return grpc.stream_stream_rpc_method_handler(_stream(endpoint))
+    return grpc.unary_stream_rpc_method_handler(_stream(endpoint))
+
+
+def _unary(endpoint: Endpoint) -> Any:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        call = _incoming(endpoint.path, context)
+        try:
+            response = await endpoint.answer(request, call)
+        except errors.Error as error:
+            await _abort(error, context)
+        return response.SerializeToString()
+
+    return answer
+
+
+def _stream(endpoint: Endpoint) -> Any:
+    async def answer(
+        request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[bytes]:
+        call = _incoming(endpoint.path, context)
+        try:
+            async for response in endpoint.stream(request, call):
+                yield response.SerializeToString()
+        except errors.Error as error:
+            await _abort(error, context)
+
+    return answer
+
+
+def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+    authorization = ""
+    trace_id = ""
+    for key, value in _metadata.get():
+        if key == AUTHORIZATION_KEY:
+            authorization = str(value)
+        elif key == TRACEPARENT_KEY:
+            trace_id = trace_id_of(str(value))
+    remaining = context.time_remaining()
+    seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
+    call = Call(path, authorization, asyncio.get_running_loop().time() + seconds, trace_id or new_trace_id())
+    context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
+    return call
+
+
+async def _abort(error: errors.Error, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    trailers = (*context.trailing_metadata(), (errors.DETAILS_KEY, error.status().SerializeToString()))
+    await context.abort(error.code, error.text, trailers)

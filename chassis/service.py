@@ -1,0 +1,54 @@
+"""What a service of the suite says of itself, and what it is given to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chassis.settings import Settings
+from chassis.store import Store
+
+
+@dataclass(frozen=True)
+class Service:
+    """A part of the suite.
+
+    Attributes:
+        name: users, posts, social or gateway.
+        port: Where it listens on 127.0.0.1 when it runs apart and nothing else is set; its metrics are at `metrics_port`.
+        contracts: Full names of the proto services that it serves.
+        calls: Names of the parts that it calls.
+        servicers: Makes its servicers, by the full name of their contract.
+        migrations: The folder of its schema changes. None: it has no database.
+    """
+
+    name: str
+    port: int
+    metrics_port: int
+    contracts: tuple[str, ...]
+    calls: tuple[str, ...]
+    servicers: Callable[[Parts], Mapping[str, object]]
+    migrations: Path | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the servicers of a service are made of.
+
+    Attributes:
+        channels: To each service that it calls, by name. Stubs take them; they carry unary calls.
+        database: Its database, if it has one.
+    """
+
+    settings: Settings
+    channels: Mapping[str, Any] = field(default_factory=dict)
+    database: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The database of a service that has one."""
+        if self.database is None:
+            raise LookupError("this part has no database: it names no migrations")
+        return self.database

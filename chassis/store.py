@@ -1,0 +1,261 @@
+"""A service's database: reads on the calling thread, writes through one thread that commits many of them at once.
+
+SQLite by way of APSW, which carries a current SQLite: releases from 3.7.0 to 3.51.2 can corrupt a WAL file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import apsw
+import peewee
+from playhouse import apsw_ext, migrations
+
+from chassis import errors, logs
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+# A transaction of many writes ends after this many, so that the first of them does not wait for ever.
+_BATCH_LIMIT = 256
+_BUSY_TIMEOUT_SECONDS = 10
+_PRAGMAS = {
+    "journal_mode": "wal",
+    "synchronous": "full",
+    "foreign_keys": 1,
+    "cache_size": -65536,
+    "temp_store": "memory",
+}
+
+log = logs.get(__name__)
+
+
+class Database(apsw_ext.APSWDatabase):  # type: ignore[misc]
+    """A SQLite file. Each thread has a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), pragmas=_PRAGMAS, timeout=_BUSY_TIMEOUT_SECONDS)
+
+    def _connect(self) -> apsw.Connection:
+        connection = super()._connect()
+        # Only the history table of the migrations binds a datetime; times of our own are integers.
+        connection.convert_binding = lambda cursor, number, value: str(value)
+        return connection
+
+
+class Turnstile:
+    """Lets the writers of several processes take turns at one database.
+
+    SQLite's own lock is not fair: one of two busy writers may wait for seconds. Here each waits for the lock of the queue
+    first, and keeps it only until it holds the lock of the database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # A lock of a file does not tell threads of one process apart.
+        self._threads = threading.Lock()
+        self._queue = os.open(f"{path}.queue", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turn = os.open(f"{path}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        fcntl.flock(self._queue, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+        finally:
+            fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def close(self) -> None:
+        os.close(self._queue)
+        os.close(self._turn)
+
+
+class _Job(NamedTuple):
+    run: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class Store:
+    """The database of one service in this process.
+
+    Args:
+        path: The SQLite file, made on first use.
+        migrations_folder: Numbered migrations, as `playhouse.migrations` runs them.
+        on_commit: Called with the number of writes in each transaction, on the writer thread.
+    """
+
+    def __init__(self, path: Path, migrations_folder: Path, on_commit: Callable[[int], None] = lambda writes: None) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._db = Database(path)
+        self._turnstile = Turnstile(path)
+        self._on_commit = on_commit
+        with self._turnstile:
+            migrations.Runner(self._db, str(migrations_folder)).up()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)
+        self._writer.start()
+        self._reader = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-reader")
+
+    async def read(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a short read. A point read takes microseconds, less than handing it to another thread would."""
+        return query(self._db, *args, **kwargs)
+
+    async def read_long(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a read that may take long on a thread of its own, so that no other call waits for it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, lambda: query(self._db, *args, **kwargs))
+
+    async def write(
+        self,
+        change: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a change in a transaction; returns after its commit. An exception undoes the change and no other.
+
+        Raises:
+            ResourceExhausted: the disk is full; nothing was stored.
+            Unavailable: the database could not commit; nothing was stored.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop))
+        return await future
+
+    def write_now(
+        self,
+        change: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a change on the calling thread: at start, and from commands that serve no calls."""
+        with self._turnstile, self._transaction():
+            return change(self._db, *args, **kwargs)
+
+    def close(self) -> None:
+        """Finish the writes that are waiting, and close the connections of this thread and of the store's own."""
+        self._jobs.put(None)
+        self._writer.join()
+        self._reader.submit(self._db.close)
+        self._reader.shutdown()
+        self._db.close()
+        self._turnstile.close()
+
+    def _write_jobs(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            with self._turnstile:
+                more = self._commit(job)
+            if not more:
+                break
+        self._db.close()
+
+    def _commit(self, first: _Job) -> bool:
+        """Run `first` and whatever else is waiting in one transaction. False: the store is closing."""
+        answers: list[tuple[_Job, Any, BaseException | None]] = []
+        more = True
+        try:
+            with self._transaction():
+                job: _Job | None = first
+                while job is not None:
+                    if not job.future.cancelled():
+                        answers.append((job, *self._attempt(job)))
+                    job, more = self._waiting(len(answers))
+        except Exception as failure:
+            log.error("commit failed", writes=len(answers), error=repr(failure))
+            error = _storage_error(failure)
+            jobs = [answer[0] for answer in answers] or [first]
+            answers = [(job, None, error) for job in jobs]
+        else:
+            self._on_commit(len(answers))
+        _answer(answers)
+        return more
+
+    def _waiting(self, done: int) -> tuple[_Job | None, bool]:
+        """The next job of this transaction, if there is one, and whether the store stays open."""
+        if done >= _BATCH_LIMIT:
+            return None, True
+        try:
+            job = self._jobs.get_nowait()
+        except queue.Empty:
+            return None, True
+        return job, job is not None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute_sql("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute_sql("COMMIT")
+        except BaseException:
+            # SQLite ends the transaction by itself on some failures, a full disk for instance.
+            if not self._db.connection().getautocommit():
+                self._db.execute_sql("ROLLBACK")
+            raise
+
+    def _attempt(self, job: _Job) -> tuple[Any, BaseException | None]:
+        """Run one job; what it raises undoes its own changes only."""
+        self._db.execute_sql("SAVEPOINT job")
+        try:
+            result = job.run()
+        except Exception as failure:
+            if self._db.connection().getautocommit():
+                raise
+            self._db.execute_sql("ROLLBACK TO job")
+            self._db.execute_sql("RELEASE job")
+            return None, _storage_error(failure) if _is_full(failure) else failure
+        self._db.execute_sql("RELEASE job")
+        return result, None
+
+
+def _answer(answers: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    """Resolve the futures of a batch, with one wake-up of each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Any, BaseException | None]]] = {}
+    for answer in answers:
+        by_loop.setdefault(answer[0].loop, []).append(answer)
+    for loop, its_answers in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, its_answers)
+
+
+def _resolve(answers: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    for job, result, failure in answers:
+        if job.future.done():
+            continue
+        if failure is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(failure)
+
+
+def _is_full(failure: BaseException) -> bool:
+    return isinstance(failure, peewee.OperationalError) and "full" in str(failure)
+
+
+def _storage_error(failure: Exception) -> errors.Error:
+    if _is_full(failure):
+        text = "the disk of a service is full; nothing was stored"
+        return errors.ResourceExhausted(errors.Reason.REASON_STORAGE_FULL, text, retry_after=5.0)
+    return errors.unavailable()

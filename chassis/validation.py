@@ -1,0 +1,48 @@
+"""Checks requests against the rules in their contract (buf.validate), and tells of all violations at once."""
+
+from __future__ import annotations
+
+import protovalidate
+from google.protobuf import message
+
+from chassis import errors
+
+_validator = protovalidate.Validator()
+
+
+def check(request: message.Message) -> None:
+    """Let a request pass that keeps all rules.
+
+    Raises:
+        InvalidArgument: with every field that breaks one.
+    """
+    violations = _validator.collect_violations(request)
+    if violations:
+        raise _error([_described(violation) for violation in violations])
+
+
+def warm_up(request_class: type[message.Message]) -> None:
+    """Compile the rules of a message now: milliseconds that its first call would have to wait for."""
+    _validator.collect_violations(request_class())
+
+
+def _described(violation: protovalidate.Violation) -> tuple[str, str]:
+    """The path of the field, and what is wrong with it."""
+    proto = violation.proto
+    path = ""
+    for element in proto.field.elements if proto.field else ():
+        path += f".{element.field_name}" if path else element.field_name
+        index = element.subscript
+        if index is not None and isinstance(index.value, int):
+            path += f"[{index.value}]"
+    if path:
+        return path, proto.message or f"breaks the rule {proto.rule_id}"
+    # A rule over several fields names the one to change at the start of its message.
+    field, _, description = proto.message.partition(": ")
+    return field, description
+
+
+def _error(violations: list[tuple[str, str]]) -> errors.InvalidArgument:
+    shown = "; ".join(f"{field}: {description}" for field, description in violations[:5])
+    more = f"; and {len(violations) - 5} more" if len(violations) > 5 else ""
+    return errors.InvalidArgument(errors.Reason.REASON_INVALID_FIELDS, shown + more, violations=violations)

@@ -1,0 +1,1 @@
+"""The public API: validates tokens and composes the services."""

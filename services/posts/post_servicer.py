@@ -1,0 +1,76 @@
+"""PostService: posts over gRPC."""
+
+from __future__ import annotations
+
+import json
+
+from chassis import clock
+from chassis.call import caller
+from chassis.masks import masked
+from chassis.paging import Pager
+from chassis.store import Store
+from insta.posts.v1 import posts_pb2, posts_pb2_grpc
+from services.posts import posts
+
+
+class PostServicer(posts_pb2_grpc.PostServiceServicer):
+    def __init__(self, store: Store, pager: Pager) -> None:
+        self._store = store
+        self._pager = pager
+
+    async def CreatePost(self, request: posts_pb2.CreatePostRequest, context: object) -> posts_pb2.CreatePostResponse:
+        post = await self._store.write(
+            posts.create, caller().user_id, request.title, request.description, request.image_urls
+        )
+        return posts_pb2.CreatePostResponse(post=post_message(post))
+
+    async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
+        post = await self._store.read(posts.get, request.post_id)
+        return posts_pb2.GetPostResponse(post=post_message(post))
+
+    async def BatchGetPosts(
+        self, request: posts_pb2.BatchGetPostsRequest, context: object
+    ) -> posts_pb2.BatchGetPostsResponse:
+        found = await self._store.read(posts.batch, request.post_ids)
+        return posts_pb2.BatchGetPostsResponse(posts=map(post_message, found))
+
+    async def ListPostsByAuthor(
+        self, request: posts_pb2.ListPostsByAuthorRequest, context: object
+    ) -> posts_pb2.ListPostsByAuthorResponse:
+        found = await self._store.read(
+            posts.by_author, request.author_id, self._pager.start(request), self._pager.size(request) + 1
+        )
+        page, token = self._pager.page(request, found, lambda post: post.id)
+        return posts_pb2.ListPostsByAuthorResponse(posts=map(post_message, page), next_page_token=token)
+
+    async def BatchCountPosts(
+        self, request: posts_pb2.BatchCountPostsRequest, context: object
+    ) -> posts_pb2.BatchCountPostsResponse:
+        counts = await self._store.read(posts.counts, request.author_ids)
+        return posts_pb2.BatchCountPostsResponse(
+            counts=(posts_pb2.AuthorPostCount(author_id=c.author_id, post_count=c.post_count) for c in counts)
+        )
+
+    async def UpdatePost(self, request: posts_pb2.UpdatePostRequest, context: object) -> posts_pb2.UpdatePostResponse:
+        wanted = request.post
+        values = {"title": wanted.title, "description": wanted.description, "image_urls": list(wanted.image_urls)}
+        changes = masked(values, request.update_mask)
+        post = await self._store.write(posts.update, caller(), wanted.id, changes)
+        return posts_pb2.UpdatePostResponse(post=post_message(post))
+
+    async def DeletePost(self, request: posts_pb2.DeletePostRequest, context: object) -> posts_pb2.DeletePostResponse:
+        await self._store.write(posts.delete, caller(), request.post_id)
+        return posts_pb2.DeletePostResponse()
+
+
+def post_message(post: posts.PostRow) -> posts_pb2.Post:
+    """A row as the message of the contract."""
+    return posts_pb2.Post(
+        id=post.id,
+        author_id=post.author_id,
+        title=post.title,
+        description=post.description,
+        image_urls=json.loads(post.image_urls),
+        create_time=clock.timestamp(post.create_time),
+        update_time=clock.timestamp(post.update_time),
+    )

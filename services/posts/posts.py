@@ -1,0 +1,163 @@
+"""Posts: written by their authors, counted per author in the transaction that adds or removes one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from chassis import clock, errors
+from chassis.call import Caller
+from chassis.errors import Reason
+from chassis.query import among, compiled, param
+from chassis.store import Database
+from services.posts.models import AuthorCounter, Post
+
+
+class PostRow(NamedTuple):
+    """A row of `Post`."""
+
+    id: int
+    author_id: int
+    title: str
+    description: str
+    image_urls: str
+    create_time: int
+    update_time: int
+
+
+class AuthorCount(NamedTuple):
+    """How many posts an author has."""
+
+    author_id: int
+    post_count: int
+
+
+_columns = [getattr(Post, name) for name in PostRow._fields]
+_by_id = compiled(Post.select(*_columns).where(Post.id == param("id")), row=PostRow)
+_by_ids = compiled(Post.select(*_columns).where(among(Post.id, "ids")), row=PostRow)
+_by_author = compiled(
+    Post.select(*_columns)
+    .where(Post.author_id == param("author_id"), Post.id < param("below"))
+    .order_by(Post.id.desc())
+    .limit(param("limit")),
+    row=PostRow,
+)
+_insert = compiled(
+    Post.insert(
+        author_id=param("author_id"),
+        title=param("title"),
+        description=param("description"),
+        image_urls=param("image_urls"),
+        create_time=param("now"),
+        update_time=param("now"),
+    ).returning(*_columns),
+    row=PostRow,
+)
+_update = compiled(
+    Post.update(
+        title=param("title"),
+        description=param("description"),
+        image_urls=param("image_urls"),
+        update_time=param("now"),
+    )
+    .where(Post.id == param("id"))
+    .returning(*_columns),
+    row=PostRow,
+)
+_delete = compiled(Post.delete().where(Post.id == param("id")))
+_counts = compiled(
+    AuthorCounter.select(AuthorCounter.author_id, AuthorCounter.post_count).where(
+        among(AuthorCounter.author_id, "ids"), AuthorCounter.post_count > 0
+    ),
+    row=AuthorCount,
+)
+_count = compiled(
+    AuthorCounter.insert(author_id=param("author_id"), post_count=param("change")).on_conflict(
+        conflict_target=[AuthorCounter.author_id],
+        update={AuthorCounter.post_count: AuthorCounter.post_count + param("change")},
+    )
+)
+
+
+def create(db: Database, author_id: int, title: str, description: str, image_urls: Sequence[str]) -> PostRow:
+    """Add a post."""
+    post = _insert.one(
+        db,
+        author_id=author_id,
+        title=title,
+        description=description,
+        image_urls=json.dumps(list(image_urls)),
+        now=clock.now(),
+    )
+    assert post is not None
+    _count.run(db, author_id=author_id, change=1)
+    return post
+
+
+def get(db: Database, post_id: int) -> PostRow:
+    """Read one post.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    post = _by_id.one(db, id=post_id)
+    if post is None:
+        raise errors.NotFound(Reason.REASON_POST_NOT_FOUND, f"there is no post {post_id}")
+    return post
+
+
+def batch(db: Database, post_ids: Sequence[int]) -> list[PostRow]:
+    """Read the posts among `post_ids` that exist, each once."""
+    return _by_ids.all(db, ids=post_ids)
+
+
+def by_author(db: Database, author_id: int, below: int, limit: int) -> list[PostRow]:
+    """The posts of an author with ids below `below`, newest first."""
+    return _by_author.all(db, author_id=author_id, below=below, limit=limit)
+
+
+def counts(db: Database, author_ids: Sequence[int]) -> list[AuthorCount]:
+    """How many posts each of the authors has; who has none is left out."""
+    return _counts.all(db, ids=author_ids)
+
+
+def update(db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any]) -> PostRow:
+    """Set fields of a post of the caller's own.
+
+    Args:
+        changes: New values of title, description, image_urls.
+
+    Raises:
+        NotFound: there is no such post.
+        PermissionDenied: it is another's.
+    """
+    post = get(db, post_id)
+    if post.author_id != caller.user_id:
+        raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "only the author of a post can change it")
+    values: dict[str, Any] = {
+        "title": post.title,
+        "description": post.description,
+        "image_urls": json.loads(post.image_urls),
+    }
+    if changes.items() <= values.items():
+        return post
+    values.update(changes)
+    values["image_urls"] = json.dumps(values["image_urls"])
+    changed = _update.one(db, id=post_id, now=clock.now(), **values)
+    assert changed is not None
+    return changed
+
+
+def delete(db: Database, caller: Caller, post_id: int) -> None:
+    """Delete a post: the caller's own, or as staff anybody's.
+
+    Raises:
+        NotFound: there is no such post.
+        PermissionDenied: it is another's and the caller is not staff.
+    """
+    post = get(db, post_id)
+    if post.author_id != caller.user_id and not caller.staff:
+        raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "only the author of a post and staff can delete it")
+    _delete.run(db, id=post_id)
+    _count.run(db, author_id=post.author_id, change=-1)

@@ -1,0 +1,1 @@
+"""Follows, likes, comments, and their counters."""

@@ -1,0 +1,64 @@
+"""CommentService: comments over gRPC."""
+
+from __future__ import annotations
+
+from chassis import clock, errors
+from chassis.call import caller
+from chassis.errors import Reason
+from chassis.paging import Pager
+from chassis.store import Store
+from insta.social.v1 import comments_pb2, comments_pb2_grpc
+from services.social import comments, existence
+
+
+class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
+    def __init__(self, store: Store, pager: Pager, posts: existence.Posts) -> None:
+        self._store = store
+        self._pager = pager
+        self._posts = posts
+
+    async def CreateComment(
+        self, request: comments_pb2.CreateCommentRequest, context: object
+    ) -> comments_pb2.CreateCommentResponse:
+        await self._posts.require(request.post_id)
+        comment = await self._store.write(comments.create, request.post_id, caller().user_id, request.text)
+        return comments_pb2.CreateCommentResponse(comment=comment_message(comment))
+
+    async def UpdateComment(
+        self, request: comments_pb2.UpdateCommentRequest, context: object
+    ) -> comments_pb2.UpdateCommentResponse:
+        comment = await self._store.write(comments.update, caller().user_id, request.comment_id, request.text)
+        return comments_pb2.UpdateCommentResponse(comment=comment_message(comment))
+
+    async def DeleteComment(
+        self, request: comments_pb2.DeleteCommentRequest, context: object
+    ) -> comments_pb2.DeleteCommentResponse:
+        comment = await self._store.read(comments.get, request.comment_id)
+        if caller().user_id != comment.author_id and not caller().staff:
+            post = await self._posts.require(comment.post_id)
+            if caller().user_id != post.author_id:
+                text = "only its author, the post's author and staff can delete a comment"
+                raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, text)
+        await self._store.write(comments.delete, request.comment_id)
+        return comments_pb2.DeleteCommentResponse()
+
+    async def ListComments(
+        self, request: comments_pb2.ListCommentsRequest, context: object
+    ) -> comments_pb2.ListCommentsResponse:
+        start = self._pager.start(request)
+        await self._posts.require(request.post_id)
+        found = await self._store.read(comments.on_post, request.post_id, start, self._pager.size(request) + 1)
+        page, token = self._pager.page(request, found, lambda comment: comment.id)
+        return comments_pb2.ListCommentsResponse(comments=map(comment_message, page), next_page_token=token)
+
+
+def comment_message(comment: comments.CommentRow) -> comments_pb2.Comment:
+    """A row as the message of the contract."""
+    return comments_pb2.Comment(
+        id=comment.id,
+        post_id=comment.post_id,
+        author_id=comment.author_id,
+        text=comment.text,
+        create_time=clock.timestamp(comment.create_time),
+        update_time=clock.timestamp(comment.update_time),
+    )

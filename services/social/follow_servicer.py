@@ -1,0 +1,76 @@
+"""FollowService: follows over gRPC."""
+
+from __future__ import annotations
+
+from chassis import errors
+from chassis.call import caller
+from chassis.errors import Reason
+from chassis.paging import Pager
+from chassis.store import Store
+from insta.social.v1 import follows_pb2, follows_pb2_grpc
+from services.social import counters, existence, follows
+
+
+class FollowServicer(follows_pb2_grpc.FollowServiceServicer):
+    def __init__(self, store: Store, pager: Pager, users: existence.Users) -> None:
+        self._store = store
+        self._pager = pager
+        self._users = users
+
+    async def Follow(self, request: follows_pb2.FollowRequest, context: object) -> follows_pb2.FollowResponse:
+        if request.followee_id == caller().user_id:
+            raise errors.FailedPrecondition(Reason.REASON_SELF_FOLLOW, "nobody can follow themselves")
+        await self._users.require(request.followee_id)
+        count = await self._store.write(follows.add, caller().user_id, request.followee_id)
+        return follows_pb2.FollowResponse(follower_count=count)
+
+    async def Unfollow(self, request: follows_pb2.UnfollowRequest, context: object) -> follows_pb2.UnfollowResponse:
+        count = await self._store.write(follows.remove, caller().user_id, request.followee_id)
+        if count is None:
+            await self._users.require(request.followee_id)
+            count = (await self._store.read(counters.of_user, request.followee_id)).follower_count
+        return follows_pb2.UnfollowResponse(follower_count=count)
+
+    async def ListFollowers(
+        self, request: follows_pb2.ListFollowersRequest, context: object
+    ) -> follows_pb2.ListFollowersResponse:
+        start = self._pager.start(request)
+        await self._users.require(request.user_id)
+        found = await self._store.read(follows.followers, request.user_id, start, self._pager.size(request) + 1)
+        page, token = self._pager.page(request, found, lambda follow: follow.id)
+        return follows_pb2.ListFollowersResponse(
+            follower_ids=(follow.user_id for follow in page), next_page_token=token
+        )
+
+    async def ListFollowees(
+        self, request: follows_pb2.ListFolloweesRequest, context: object
+    ) -> follows_pb2.ListFolloweesResponse:
+        start = self._pager.start(request)
+        await self._users.require(request.user_id)
+        found = await self._store.read(follows.followees, request.user_id, start, self._pager.size(request) + 1)
+        page, token = self._pager.page(request, found, lambda follow: follow.id)
+        return follows_pb2.ListFolloweesResponse(
+            followee_ids=(follow.user_id for follow in page), next_page_token=token
+        )
+
+    async def ListFolloweeIds(
+        self, request: follows_pb2.ListFolloweeIdsRequest, context: object
+    ) -> follows_pb2.ListFolloweeIdsResponse:
+        return follows_pb2.ListFolloweeIdsResponse(
+            followee_ids=await self._store.read(follows.followee_ids, caller().user_id)
+        )
+
+    async def BatchGetRelations(
+        self, request: follows_pb2.BatchGetRelationsRequest, context: object
+    ) -> follows_pb2.BatchGetRelationsResponse:
+        viewer_id = caller().user_id
+        followed = await self._store.read(follows.followed_among, viewer_id, request.user_ids)
+        following = await self._store.read(follows.following_among, viewer_id, request.user_ids)
+        return follows_pb2.BatchGetRelationsResponse(
+            relations=(
+                follows_pb2.Relation(
+                    user_id=user_id, viewer_follows=user_id in followed, follows_viewer=user_id in following
+                )
+                for user_id in set(request.user_ids)
+            )
+        )

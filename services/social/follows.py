@@ -1,0 +1,106 @@
+"""Follows: at most one from one person to another, counted for both in the transaction that adds or removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from chassis import clock, errors
+from chassis.errors import Reason
+from chassis.query import among, compiled, param
+from chassis.store import Database
+from services.social import counters
+from services.social.models import Follow
+
+LIMIT = 10_000
+
+
+class Followed(NamedTuple):
+    """The other person of a follow; lists are ordered by `id`."""
+
+    id: int
+    user_id: int
+
+
+_insert = compiled(
+    Follow.insert(follower_id=param("follower_id"), followee_id=param("followee_id"), create_time=param("now"))
+    .on_conflict(action="nothing", conflict_target=[Follow.follower_id, Follow.followee_id])
+    .returning(Follow.id)
+)
+_delete = compiled(
+    Follow.delete().where(Follow.follower_id == param("follower_id"), Follow.followee_id == param("followee_id"))
+)
+_followers = compiled(
+    Follow.select(Follow.id, Follow.follower_id)
+    .where(Follow.followee_id == param("user_id"), Follow.id < param("below"))
+    .order_by(Follow.id.desc())
+    .limit(param("limit")),
+    row=Followed,
+)
+_followees = compiled(
+    Follow.select(Follow.id, Follow.followee_id)
+    .where(Follow.follower_id == param("user_id"), Follow.id < param("below"))
+    .order_by(Follow.id.desc())
+    .limit(param("limit")),
+    row=Followed,
+)
+_followee_ids = compiled(
+    Follow.select(Follow.followee_id).where(Follow.follower_id == param("user_id")).order_by(Follow.followee_id)
+)
+_followed = compiled(
+    Follow.select(Follow.followee_id).where(
+        Follow.follower_id == param("user_id"), among(Follow.followee_id, "user_ids")
+    )
+)
+_following = compiled(
+    Follow.select(Follow.follower_id).where(
+        Follow.followee_id == param("user_id"), among(Follow.follower_id, "user_ids")
+    )
+)
+
+
+def add(db: Database, follower_id: int, followee_id: int) -> int:
+    """Follow somebody; a second follow changes nothing. Returns how many people follow them.
+
+    Raises:
+        FailedPrecondition: the follower follows `LIMIT` people already.
+    """
+    if not _insert.one(db, follower_id=follower_id, followee_id=followee_id, now=clock.now()):
+        return counters.of_user(db, followee_id).follower_count
+    if counters.change_user(db, follower_id, followees=1).followee_count > LIMIT:
+        text = f"{LIMIT} accounts are followed already, which is all that one person can; unfollow one first"
+        raise errors.FailedPrecondition(Reason.REASON_FOLLOW_LIMIT, text)
+    return counters.change_user(db, followee_id, followers=1).follower_count
+
+
+def remove(db: Database, follower_id: int, followee_id: int) -> int | None:
+    """Follow somebody no longer. Returns how many people follow them; None: there was no follow."""
+    if not _delete.run(db, follower_id=follower_id, followee_id=followee_id):
+        return None
+    counters.change_user(db, follower_id, followees=-1)
+    return counters.change_user(db, followee_id, followers=-1).follower_count
+
+
+def followers(db: Database, user_id: int, below: int, limit: int) -> list[Followed]:
+    """Who follows a person, the newest follow first, from below the follow with the id `below`."""
+    return _followers.all(db, user_id=user_id, below=below, limit=limit)
+
+
+def followees(db: Database, user_id: int, below: int, limit: int) -> list[Followed]:
+    """Whom a person follows, the newest follow first, from below the follow with the id `below`."""
+    return _followees.all(db, user_id=user_id, below=below, limit=limit)
+
+
+def followee_ids(db: Database, user_id: int) -> list[int]:
+    """All whom a person follows, in growing order: `LIMIT` at most."""
+    return [followee_id for (followee_id,) in _followee_ids.all(db, user_id=user_id)]
+
+
+def followed_among(db: Database, user_id: int, user_ids: Sequence[int]) -> set[int]:
+    """Those of the people whom a person follows."""
+    return {followee_id for (followee_id,) in _followed.all(db, user_id=user_id, user_ids=user_ids)}
+
+
+def following_among(db: Database, user_id: int, user_ids: Sequence[int]) -> set[int]:
+    """Those of the people who follow a person."""
+    return {follower_id for (follower_id,) in _following.all(db, user_id=user_id, user_ids=user_ids)}

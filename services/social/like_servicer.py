@@ -1,0 +1,35 @@
+"""LikeService: likes over gRPC."""
+
+from __future__ import annotations
+
+from chassis.call import caller
+from chassis.paging import Pager
+from chassis.store import Store
+from insta.social.v1 import likes_pb2, likes_pb2_grpc
+from services.social import counters, existence, likes
+
+
+class LikeServicer(likes_pb2_grpc.LikeServiceServicer):
+    def __init__(self, store: Store, pager: Pager, posts: existence.Posts) -> None:
+        self._store = store
+        self._pager = pager
+        self._posts = posts
+
+    async def LikePost(self, request: likes_pb2.LikePostRequest, context: object) -> likes_pb2.LikePostResponse:
+        await self._posts.require(request.post_id)
+        like_count = await self._store.write(likes.add, request.post_id, caller().user_id)
+        return likes_pb2.LikePostResponse(like_count=like_count)
+
+    async def UnlikePost(self, request: likes_pb2.UnlikePostRequest, context: object) -> likes_pb2.UnlikePostResponse:
+        like_count = await self._store.write(likes.remove, request.post_id, caller().user_id)
+        if like_count is None:
+            await self._posts.require(request.post_id)
+            like_count = (await self._store.read(counters.of_post, request.post_id)).like_count
+        return likes_pb2.UnlikePostResponse(like_count=like_count)
+
+    async def ListLikes(self, request: likes_pb2.ListLikesRequest, context: object) -> likes_pb2.ListLikesResponse:
+        start = self._pager.start(request)
+        await self._posts.require(request.post_id)
+        found = await self._store.read(likes.of_post, request.post_id, start, self._pager.size(request) + 1)
+        page, token = self._pager.page(request, found, lambda like: like.id)
+        return likes_pb2.ListLikesResponse(user_ids=(like.user_id for like in page), next_page_token=token)

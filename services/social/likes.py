@@ -1,0 +1,59 @@
+"""Likes: at most one per person and post, counted in the transaction that adds or removes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from chassis import clock
+from chassis.query import among, compiled, param
+from chassis.store import Database
+from services.social import counters
+from services.social.models import Like
+
+
+class Liker(NamedTuple):
+    """Who likes a post; lists are ordered by `id`."""
+
+    id: int
+    user_id: int
+
+
+_insert = compiled(
+    Like.insert(user_id=param("user_id"), post_id=param("post_id"), create_time=param("now"))
+    .on_conflict(action="nothing", conflict_target=[Like.user_id, Like.post_id])
+    .returning(Like.id)
+)
+_delete = compiled(Like.delete().where(Like.user_id == param("user_id"), Like.post_id == param("post_id")))
+_of_post = compiled(
+    Like.select(Like.id, Like.user_id)
+    .where(Like.post_id == param("post_id"), Like.id < param("below"))
+    .order_by(Like.id.desc())
+    .limit(param("limit")),
+    row=Liker,
+)
+_liked = compiled(Like.select(Like.post_id).where(Like.user_id == param("user_id"), among(Like.post_id, "post_ids")))
+
+
+def add(db: Database, post_id: int, user_id: int) -> int:
+    """Like a post; a second like changes nothing. Returns the post's like count."""
+    if _insert.one(db, post_id=post_id, user_id=user_id, now=clock.now()):
+        return counters.change_post(db, post_id, likes=1).like_count
+    return counters.of_post(db, post_id).like_count
+
+
+def remove(db: Database, post_id: int, user_id: int) -> int | None:
+    """Take a like back. Returns the post's like count; None: there was no like."""
+    if _delete.run(db, post_id=post_id, user_id=user_id):
+        return counters.change_post(db, post_id, likes=-1).like_count
+    return None
+
+
+def of_post(db: Database, post_id: int, below: int, limit: int) -> list[Liker]:
+    """Who likes a post, the newest like first, from below the like with the id `below`."""
+    return _of_post.all(db, post_id=post_id, below=below, limit=limit)
+
+
+def liked_among(db: Database, user_id: int, post_ids: Sequence[int]) -> set[int]:
+    """Those of the posts that a person likes."""
+    return {post_id for (post_id,) in _liked.all(db, user_id=user_id, post_ids=post_ids)}

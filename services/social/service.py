@@ -1,0 +1,43 @@
+"""What the social service is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from chassis.models import secret
+from chassis.paging import Pager
+from chassis.service import Parts, Service
+from services.social import existence
+from services.social.comment_servicer import CommentServicer
+from services.social.follow_servicer import FollowServicer
+from services.social.like_servicer import LikeServicer
+from services.social.stats_servicer import StatsServicer
+
+
+def _servicers(parts: Parts) -> Mapping[str, object]:
+    pager = Pager(parts.store.write_now(secret, "paging"))
+    posts = existence.Posts(parts.channels["posts"])
+    users = existence.Users(parts.channels["users"])
+    return {
+        "insta.social.v1.FollowService": FollowServicer(parts.store, pager, users),
+        "insta.social.v1.LikeService": LikeServicer(parts.store, pager, posts),
+        "insta.social.v1.CommentService": CommentServicer(parts.store, pager, posts),
+        "insta.social.v1.StatsService": StatsServicer(parts.store),
+    }
+
+
+SERVICE = Service(
+    name="social",
+    port=50054,
+    metrics_port=9093,
+    contracts=(
+        "insta.social.v1.FollowService",
+        "insta.social.v1.LikeService",
+        "insta.social.v1.CommentService",
+        "insta.social.v1.StatsService",
+    ),
+    calls=("users", "posts"),
+    servicers=_servicers,
+    migrations=Path(__file__).parent / "migrations",
+)

@@ -1,0 +1,43 @@
+"""StatsService: counters over gRPC."""
+
+from __future__ import annotations
+
+from chassis.call import caller
+from chassis.store import Store
+from insta.social.v1 import stats_pb2, stats_pb2_grpc
+from services.social import counters, likes
+
+
+class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def BatchGetPostStats(
+        self, request: stats_pb2.BatchGetPostStatsRequest, context: object
+    ) -> stats_pb2.BatchGetPostStatsResponse:
+        counts = await self._store.read(counters.of_posts, request.post_ids)
+        liked = await self._store.read(likes.liked_among, caller().user_id, request.post_ids)
+        return stats_pb2.BatchGetPostStatsResponse(
+            stats=(
+                stats_pb2.PostStats(
+                    post_id=post.post_id,
+                    like_count=post.like_count,
+                    comment_count=post.comment_count,
+                    viewer_liked=post.post_id in liked,
+                )
+                for post in counts
+            )
+        )
+
+    async def BatchGetUserStats(
+        self, request: stats_pb2.BatchGetUserStatsRequest, context: object
+    ) -> stats_pb2.BatchGetUserStatsResponse:
+        counts = await self._store.read(counters.of_users, request.user_ids)
+        return stats_pb2.BatchGetUserStatsResponse(
+            stats=(
+                stats_pb2.UserStats(
+                    user_id=user.user_id, follower_count=user.follower_count, followee_count=user.followee_count
+                )
+                for user in counts
+            )
+        )

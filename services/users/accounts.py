@@ -1,0 +1,333 @@
+"""Accounts: unique names and addresses, roles, and who may change whose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import peewee
+
+from chassis import clock, errors
+from chassis.call import Caller
+from chassis.errors import Reason
+from chassis.query import among, compiled, param
+from chassis.store import Database
+from services.users.models import User
+
+
+class Account(NamedTuple):
+    """A row of `User`, without what only its search and its login need."""
+
+    id: int
+    username: str
+    email: str
+    first_name: str
+    last_name: str
+    bio: str
+    active: bool
+    staff: bool
+    superuser: bool
+    create_time: int
+    update_time: int
+
+    @property
+    def privileged(self) -> bool:
+        """Whether only superusers may change the account."""
+        return bool(self.staff or self.superuser)
+
+
+class Credentials(NamedTuple):
+    """What a login is checked against."""
+
+    user_id: int
+    password_hash: bytes
+
+
+_columns = [getattr(User, name) for name in Account._fields]
+_by_id = compiled(User.select(*_columns).where(User.id == param("id")), row=Account)
+_by_ids = compiled(User.select(*_columns).where(among(User.id, "ids")), row=Account)
+_by_username = compiled(User.select(*_columns).where(User.username_key == param("key")), row=Account)
+_credentials = User.select(User.id, User.password_hash)
+_credentials_by_id = compiled(_credentials.where(User.id == param("id")), row=Credentials)
+_credentials_by_username = compiled(_credentials.where(User.username_key == param("key")), row=Credentials)
+_credentials_by_email = compiled(_credentials.where(User.email_key == param("key")), row=Credentials)
+_superusers = compiled(
+    User.select(User.id).where(User.superuser == param("yes"), User.active == param("yes")).limit(param("limit"))
+)
+_insert = compiled(
+    User.insert(
+        username=param("username"),
+        username_key=param("username_key"),
+        email=param("email"),
+        email_key=param("email_key"),
+        password_hash=param("password_hash"),
+        first_name=param("first_name"),
+        last_name=param("last_name"),
+        bio=param("bio"),
+        active=1,
+        staff=param("superuser"),
+        superuser=param("superuser"),
+        create_time=param("now"),
+        update_time=param("now"),
+    ).returning(*_columns),
+    row=Account,
+)
+_set_password = compiled(
+    User.update(password_hash=param("new"), update_time=param("now")).where(
+        User.id == param("id"), User.password_hash == param("old")
+    )
+)
+_delete = compiled(User.delete().where(User.id == param("id")))
+
+
+def create(
+    db: Database,
+    *,
+    username: str,
+    email: str,
+    password_hash: bytes,
+    first_name: str,
+    last_name: str,
+    bio: str,
+    superuser: bool = False,
+) -> Account:
+    """Add an account.
+
+    Raises:
+        AlreadyExists: the username or the address belongs to somebody.
+    """
+    try:
+        account = _insert.one(
+            db,
+            username=username,
+            username_key=_folded(username),
+            email=email,
+            email_key=_folded(email),
+            password_hash=password_hash,
+            first_name=first_name,
+            last_name=last_name,
+            bio=bio,
+            superuser=int(superuser),
+            now=clock.now(),
+        )
+    except peewee.IntegrityError as conflict:
+        raise _taken(conflict) from None
+    assert account is not None
+    return account
+
+
+def get(db: Database, user_id: int) -> Account:
+    """Read one account.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    account = _by_id.one(db, id=user_id)
+    if account is None:
+        raise _not_found(str(user_id))
+    return account
+
+
+def batch(db: Database, user_ids: list[int]) -> list[Account]:
+    """Read the accounts among `user_ids` that exist, each once."""
+    return _by_ids.all(db, ids=user_ids)
+
+
+def look_up(db: Database, username: str) -> Account:
+    """Find the account with a username, whatever its case.
+
+    Raises:
+        NotFound: there is none.
+    """
+    account = _by_username.one(db, key=_folded(username))
+    if account is None:
+        raise _not_found(username)
+    return account
+
+
+def search(
+    db: Database, *, active: bool | None, staff: bool | None, text: str, below: int, limit: int
+) -> list[Account]:
+    """Accounts with ids below `below` that pass all filters, newest first. Reads the whole table if it must."""
+    query = User.select(*_columns).where(User.id < below)
+    if active is not None:
+        query = query.where(User.active == int(active))
+    if staff is not None:
+        privileged = (User.staff == 1) | (User.superuser == 1)
+        query = query.where(privileged if staff else ~privileged)
+    if text:
+        # peewee's `contains` escapes the wildcards of LIKE, which ignores the case of ASCII only.
+        folded = text.casefold()
+        query = query.where(
+            User.username_key.contains(folded)
+            | User.email_key.contains(folded)
+            | User.first_name.contains(text)
+            | User.last_name.contains(text)
+        )
+    query = query.order_by(User.id.desc()).limit(limit)
+    return [Account(*row) for row in db.execute(query).fetchall()]
+
+
+def credentials_for(db: Database, login: str) -> Credentials | None:
+    """What a login with a username or an email address is checked against. None: nobody has it."""
+    query = _credentials_by_email if "@" in login else _credentials_by_username
+    return query.one(db, key=_folded(login))
+
+
+def credentials_of(db: Database, user_id: int) -> Credentials:
+    """What the password of an account is checked against.
+
+    Raises:
+        NotFound: there is no such account.
+    """
+    credentials = _credentials_by_id.one(db, id=user_id)
+    if credentials is None:
+        raise _not_found(str(user_id))
+    return credentials
+
+
+def set_password(db: Database, caller: Caller, checked: Credentials, password_hash: bytes) -> bool:
+    """Replace the caller's password, which was checked. False: it was changed meanwhile, and stays."""
+    _acting(db, caller)
+    return bool(
+        _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now())
+    )
+
+
+def update(db: Database, caller: Caller, user_id: int, changes: Mapping[str, str]) -> Account:
+    """Set fields of the caller's own account.
+
+    Args:
+        changes: New values of username, email, first_name, last_name, bio.
+
+    Raises:
+        PermissionDenied: it is another's account.
+        AlreadyExists: the new username or address belongs to somebody.
+    """
+    if user_id != caller.user_id:
+        raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "user.id: only one's own account can be changed")
+    account = _acting(db, caller)
+    values = {name: value for name, value in changes.items() if getattr(account, name) != value}
+    for name in ("username", "email"):
+        if name in values:
+            values[f"{name}_key"] = _folded(values[name])
+    if not values:
+        return account
+    try:
+        return _change(db, user_id, values)
+    except peewee.IntegrityError as conflict:
+        raise _taken(conflict) from None
+
+
+def delete(db: Database, caller: Caller, user_id: int) -> None:
+    """Delete the caller's own account, or as staff another's.
+
+    Raises:
+        NotFound: there is no such account.
+        PermissionDenied: the caller may not delete it.
+        FailedPrecondition: it is the last superuser's.
+    """
+    actor = _acting(db, caller)
+    account = get(db, user_id)
+    if user_id != actor.id:
+        _require_authority(actor, account)
+    _keep_a_superuser(db, account)
+    _delete.run(db, id=user_id)
+
+
+def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None, superuser: bool | None) -> Account:
+    """Set what an account may do; None leaves a role as it is.
+
+    Raises:
+        NotFound: there is no such account.
+        PermissionDenied: the caller is no superuser, or no longer.
+        FailedPrecondition: nobody would be a superuser any more.
+    """
+    actor = _acting(db, caller)
+    if not actor.superuser:
+        raise _superusers_only()
+    account = get(db, user_id)
+    roles = {
+        "staff": account.staff if staff is None else staff,
+        "superuser": account.superuser if superuser is None else superuser,
+    }
+    if not roles["superuser"]:
+        _keep_a_superuser(db, account)
+    if (account.staff, account.superuser) == (roles["staff"], roles["superuser"]):
+        return account
+    return _change(db, user_id, {name: int(value) for name, value in roles.items()})
+
+
+def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Account:
+    """Deactivate an account, or activate it again.
+
+    Raises:
+        NotFound: there is no such account.
+        PermissionDenied: it belongs to staff and the caller is no superuser.
+        FailedPrecondition: no active superuser would be left.
+    """
+    actor = _acting(db, caller)
+    account = get(db, user_id)
+    _require_authority(actor, account)
+    if not active:
+        _keep_a_superuser(db, account)
+    if account.active == active:
+        return account
+    return _change(db, user_id, {"active": int(active)})
+
+
+def _acting(db: Database, caller: Caller) -> Account:
+    """The account of the caller as it is now: its token may be older than what happened to it."""
+    account = _by_id.one(db, id=caller.user_id)
+    if account is None:
+        raise errors.Unauthenticated(Reason.REASON_TOKEN_INVALID, "the account of this access token was deleted")
+    if not account.active:
+        raise inactive()
+    return account
+
+
+def _require_authority(actor: Account, account: Account) -> None:
+    if actor.superuser:
+        return
+    if not actor.staff:
+        raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "only staff can do this to somebody else's account")
+    if account.privileged:
+        raise _superusers_only()
+
+
+def _keep_a_superuser(db: Database, leaving: Account) -> None:
+    """Refuse to let the last active superuser go."""
+    if leaving.superuser and leaving.active and len(_superusers.all(db, yes=1, limit=2)) == 1:
+        text = "this is the last active superuser; make another one first"
+        raise errors.FailedPrecondition(Reason.REASON_LAST_SUPERUSER, text)
+
+
+def _change(db: Database, user_id: int, values: Mapping[str, object]) -> Account:
+    query = User.update(**values, update_time=clock.now()).where(User.id == user_id).returning(*_columns)
+    return Account(*db.execute(query).fetchall()[0])
+
+
+def _folded(name: str) -> str:
+    return name.casefold()
+
+
+def inactive() -> errors.PermissionDenied:
+    """The account is deactivated."""
+    text = "this account is deactivated; only staff can activate it again"
+    return errors.PermissionDenied(Reason.REASON_ACCOUNT_INACTIVE, text)
+
+
+def _superusers_only() -> errors.PermissionDenied:
+    return errors.PermissionDenied(Reason.REASON_SUPERUSER_ONLY, "only superusers can change staff and superusers")
+
+
+def _not_found(who: str) -> errors.NotFound:
+    return errors.NotFound(Reason.REASON_USER_NOT_FOUND, f"there is no user {who}")
+
+
+def _taken(conflict: peewee.IntegrityError) -> errors.AlreadyExists:
+    if "username_key" in str(conflict):
+        text = "username: belongs to somebody already; choose another"
+        return errors.AlreadyExists(Reason.REASON_USERNAME_TAKEN, text, violations=[("username", "is taken")])
+    text = "email: belongs to an account already; log in with it, or use another"
+    return errors.AlreadyExists(Reason.REASON_EMAIL_TAKEN, text, violations=[("email", "is taken")])

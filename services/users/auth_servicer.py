@@ -1,0 +1,50 @@
+"""AuthService: passwords for access tokens."""
+
+from __future__ import annotations
+
+from chassis import clock, errors
+from chassis.call import caller
+from chassis.errors import Reason
+from chassis.store import Store
+from insta.users.v1 import auth_pb2, auth_pb2_grpc
+from services.users import accounts, tokens
+from services.users.messages import private_user
+from services.users.passwords import Passwords
+
+
+class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
+    def __init__(self, store: Store, passwords: Passwords) -> None:
+        self._store = store
+        self._passwords = passwords
+
+    async def Login(self, request: auth_pb2.LoginRequest, context: object) -> auth_pb2.LoginResponse:
+        credentials = await self._store.read(accounts.credentials_for, request.login)
+        stored = None if credentials is None else credentials.password_hash
+        if not await self._passwords.check(request.password, stored) or credentials is None:
+            text = "login, password: no account has both; mind that passwords know capitals"
+            raise errors.Unauthenticated(Reason.REASON_WRONG_CREDENTIALS, text)
+        account = await self._store.read(accounts.get, credentials.user_id)
+        if not account.active:
+            raise accounts.inactive()
+        newest, *_ = await self._store.read(tokens.keys)
+        token = tokens.issue(newest, account)
+        return auth_pb2.LoginResponse(
+            access_token=token.text, expire_time=clock.timestamp(token.expire_time), user=private_user(account)
+        )
+
+    async def ChangePassword(
+        self, request: auth_pb2.ChangePasswordRequest, context: object
+    ) -> auth_pb2.ChangePasswordResponse:
+        credentials = await self._store.read(accounts.credentials_of, caller().user_id)
+        correct = await self._passwords.check(request.current_password, credentials.password_hash)
+        if not correct or not await self._store.write(
+            accounts.set_password, caller(), credentials, await self._passwords.hash(request.new_password)
+        ):
+            text = "current_password: is not the password of the account"
+            raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, text)
+        return auth_pb2.ChangePasswordResponse()
+
+    async def GetKeySet(self, request: auth_pb2.GetKeySetRequest, context: object) -> auth_pb2.GetKeySetResponse:
+        published = await self._store.read(tokens.keys)
+        keys = (auth_pb2.PublicKey(kid=key.kid, x=key.public_bytes) for key in published)
+        return auth_pb2.GetKeySetResponse(keys=keys)

@@ -1,0 +1,30 @@
+"""Rows as the messages of the contract."""
+
+from __future__ import annotations
+
+from chassis import clock
+from insta.users.v1 import users_pb2
+from services.users.accounts import Account
+
+
+def public_user(account: Account) -> users_pb2.User:
+    """An account as everybody may see it."""
+    return users_pb2.User(
+        id=account.id,
+        username=account.username,
+        first_name=account.first_name,
+        last_name=account.last_name,
+        bio=account.bio,
+        create_time=clock.timestamp(account.create_time),
+        update_time=clock.timestamp(account.update_time),
+    )
+
+
+def private_user(account: Account) -> users_pb2.User:
+    """An account as its owner and staff see it."""
+    user = public_user(account)
+    user.private_details.email = account.email
+    user.private_details.active = bool(account.active)
+    user.private_details.staff = bool(account.staff)
+    user.private_details.superuser = bool(account.superuser)
+    return user

@@ -1,0 +1,35 @@
+"""What the users service is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from chassis.models import secret
+from chassis.paging import Pager
+from chassis.service import Parts, Service
+from services.users import tokens
+from services.users.auth_servicer import AuthServicer
+from services.users.passwords import Passwords
+from services.users.user_servicer import UserServicer
+
+
+def _servicers(parts: Parts) -> Mapping[str, object]:
+    parts.store.write_now(tokens.ensure_key)
+    pager = Pager(parts.store.write_now(secret, "paging"))
+    passwords = Passwords(parts.settings.bcrypt_cost)
+    return {
+        "insta.users.v1.UserService": UserServicer(parts.store, pager, passwords),
+        "insta.users.v1.AuthService": AuthServicer(parts.store, passwords),
+    }
+
+
+SERVICE = Service(
+    name="users",
+    port=50052,
+    metrics_port=9091,
+    contracts=("insta.users.v1.UserService", "insta.users.v1.AuthService"),
+    calls=(),
+    servicers=_servicers,
+    migrations=Path(__file__).parent / "migrations",
+)
