@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha_pb2
 
 import insta
@@ -22,11 +23,8 @@ V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 def register_v1() -> None:
     """Make the descriptors of the v1 protocol known: those of v1alpha under the new name, as it was renamed."""
-    serialized = v1alpha_pb2.DESCRIPTOR.serialized_pb
-    file = descriptor_pb2.FileDescriptorProto.FromString(serialized.replace(b".v1alpha.", b".v1."))
-    file.name = "grpc/reflection/v1/reflection.proto"
-    file.package = "grpc.reflection.v1"
-    descriptor_pool.Default().Add(file)
+    renamed = text_format.MessageToString(_proto(v1alpha_pb2.DESCRIPTOR)).replace("v1alpha", "v1")
+    descriptor_pool.Default().Add(text_format.Parse(renamed, descriptor_pb2.FileDescriptorProto()))
 
 
 class Descriptors:
@@ -43,12 +41,13 @@ class Descriptors:
         self._file_of_extension: dict[tuple[str, int], str] = {}
         for file in _contracts():
             self._add(file)
+        # What the details of an error are made of, for clients that decode them by reflection.
+        for module in (error_details_pb2, status_pb2):
+            self._add(_proto(module.DESCRIPTOR))
         pool = descriptor_pool.Default()
         for service in self.services:
             if service not in self._file_of_symbol:
-                file = descriptor_pb2.FileDescriptorProto()
-                pool.FindServiceByName(service).file.CopyToProto(file)
-                self._add(file)
+                self._add(_proto(pool.FindServiceByName(service).file))
 
     def by_name(self, name: str) -> list[bytes] | None:
         """A file and all that it imports."""
@@ -81,6 +80,12 @@ class Descriptors:
             self._file_of_symbol[symbol] = file.name
         for extension in file.extension:
             self._file_of_extension[extension.extendee.lstrip("."), extension.number] = file.name
+
+
+def _proto(file: Any) -> descriptor_pb2.FileDescriptorProto:
+    proto = descriptor_pb2.FileDescriptorProto()
+    file.CopyToProto(proto)
+    return proto
 
 
 def _contracts() -> Iterable[descriptor_pb2.FileDescriptorProto]:

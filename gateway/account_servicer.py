@@ -1,0 +1,83 @@
+"""AccountService: joining, logging in, and one's own account."""
+
+from __future__ import annotations
+
+from chassis.call import caller
+from gateway import views
+from gateway.backends import Backends
+from insta.gateway.v1 import accounts_pb2, accounts_pb2_grpc
+from insta.users.v1 import auth_pb2, users_pb2
+
+
+class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
+    def __init__(self, backends: Backends) -> None:
+        self._users = backends.users
+        self._auth = backends.auth
+
+    async def Register(self, request: accounts_pb2.RegisterRequest, context: object) -> accounts_pb2.RegisterResponse:
+        created = await self._users.CreateUser(
+            users_pb2.CreateUserRequest(
+                username=request.username,
+                email=request.email,
+                password=request.password,
+                first_name=request.first_name,
+                last_name=request.last_name,
+                bio=request.bio,
+                request_id=request.request_id,
+            )
+        )
+        return accounts_pb2.RegisterResponse(account=views.account(created.user))
+
+    async def Login(self, request: accounts_pb2.LoginRequest, context: object) -> accounts_pb2.LoginResponse:
+        login = await self._auth.Login(auth_pb2.LoginRequest(login=request.login, password=request.password))
+        return accounts_pb2.LoginResponse(
+            access_token=login.access_token, expire_time=login.expire_time, account=views.account(login.user)
+        )
+
+    async def GetAccount(
+        self, request: accounts_pb2.GetAccountRequest, context: object
+    ) -> accounts_pb2.GetAccountResponse:
+        found = await self._users.GetUser(users_pb2.GetUserRequest(user_id=caller().user_id))
+        return accounts_pb2.GetAccountResponse(account=views.account(found.user))
+
+    async def UpdateAccount(
+        self, request: accounts_pb2.UpdateAccountRequest, context: object
+    ) -> accounts_pb2.UpdateAccountResponse:
+        wanted = request.account
+        update = users_pb2.UpdateUserRequest(
+            user=users_pb2.User(
+                id=caller().user_id,
+                username=wanted.username,
+                first_name=wanted.first_name,
+                last_name=wanted.last_name,
+                bio=wanted.bio,
+                private_details=users_pb2.PrivateDetails(email=wanted.email),
+            ),
+            request_id=request.request_id,
+        )
+        paths = ("private_details.email" if path == "email" else path for path in request.update_mask.paths)
+        update.update_mask.paths.extend(paths)
+        updated = await self._users.UpdateUser(update)
+        return accounts_pb2.UpdateAccountResponse(account=views.account(updated.user))
+
+    async def DeleteAccount(
+        self, request: accounts_pb2.DeleteAccountRequest, context: object
+    ) -> accounts_pb2.DeleteAccountResponse:
+        await self._users.DeleteUser(
+            users_pb2.DeleteUserRequest(
+                user_id=caller().user_id, password=request.password, request_id=request.request_id
+            )
+        )
+        return accounts_pb2.DeleteAccountResponse()
+
+    async def ChangePassword(
+        self, request: accounts_pb2.ChangePasswordRequest, context: object
+    ) -> accounts_pb2.ChangePasswordResponse:
+        await self._auth.ChangePassword(
+            auth_pb2.ChangePasswordRequest(
+                current_password=request.current_password,
+                new_password=request.new_password,
+                request_id=request.request_id,
+            )
+        )
+        return accounts_pb2.ChangePasswordResponse()

@@ -1,0 +1,56 @@
+"""AdminService: what staff can do with the accounts of others."""
+
+from __future__ import annotations
+
+from gateway import views
+from gateway.backends import Backends
+from insta.gateway.v1 import admin_pb2, admin_pb2_grpc
+from insta.users.v1 import users_pb2
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    def __init__(self, backends: Backends) -> None:
+        self._users = backends.users
+
+    async def ListUsers(self, request: admin_pb2.ListUsersRequest, context: object) -> admin_pb2.ListUsersResponse:
+        page = await self._users.ListUsers(
+            users_pb2.ListUsersRequest(
+                active=request.active if request.HasField("active") else None,
+                staff=request.staff if request.HasField("staff") else None,
+                text=request.text,
+                page_size=request.page_size,
+                page_token=request.page_token,
+            )
+        )
+        return admin_pb2.ListUsersResponse(
+            accounts=map(views.account, page.users), next_page_token=page.next_page_token
+        )
+
+    async def SetUserActive(
+        self, request: admin_pb2.SetUserActiveRequest, context: object
+    ) -> admin_pb2.SetUserActiveResponse:
+        changed = await self._users.SetActive(
+            users_pb2.SetActiveRequest(
+                user_id=request.user_id, active=request.active, request_id=request.request_id
+            )
+        )
+        return admin_pb2.SetUserActiveResponse(account=views.account(changed.user))
+
+    async def DeleteUser(self, request: admin_pb2.DeleteUserRequest, context: object) -> admin_pb2.DeleteUserResponse:
+        await self._users.DeleteUser(
+            users_pb2.DeleteUserRequest(user_id=request.user_id, request_id=request.request_id)
+        )
+        return admin_pb2.DeleteUserResponse()
+
+    async def SetUserRoles(
+        self, request: admin_pb2.SetUserRolesRequest, context: object
+    ) -> admin_pb2.SetUserRolesResponse:
+        changed = await self._users.SetRoles(
+            users_pb2.SetRolesRequest(
+                user_id=request.user_id,
+                staff=request.staff if request.HasField("staff") else None,
+                superuser=request.superuser if request.HasField("superuser") else None,
+                request_id=request.request_id,
+            )
+        )
+        return admin_pb2.SetUserRolesResponse(account=views.account(changed.user))

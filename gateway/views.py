@@ -1,0 +1,99 @@
+"""What the services answer, as the messages of the public API. Pure: everything they need is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2, short_profile_pb2
+from insta.posts.v1 import posts_pb2 as stored_posts_pb2
+from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
+from insta.users.v1 import users_pb2
+
+_NO_POST_STATS = stats_pb2.PostStats()
+_NO_USER_STATS = stats_pb2.UserStats()
+_NO_RELATION = follows_pb2.Relation()
+
+
+def account(user: users_pb2.User) -> accounts_pb2.Account:
+    """An account as its owner and staff see it."""
+    private = user.private_details
+    return accounts_pb2.Account(
+        id=user.id,
+        username=user.username,
+        email=private.email,
+        first_name=user.first_name,
+        last_name=user.last_name,
+        bio=user.bio,
+        active=private.active,
+        staff=private.staff,
+        superuser=private.superuser,
+        create_time=user.create_time,
+        update_time=user.update_time,
+    )
+
+
+def short_profile(user_id: int, users: Mapping[int, users_pb2.User]) -> short_profile_pb2.ShortProfile:
+    """A person in one line; gone, if they are not among the users."""
+    user = users.get(user_id)
+    if user is None:
+        return short_profile_pb2.ShortProfile(id=user_id, gone=True)
+    return short_profile_pb2.ShortProfile(
+        id=user_id, username=user.username, first_name=user.first_name, last_name=user.last_name
+    )
+
+
+def profile(
+    user: users_pb2.User,
+    post_counts: Mapping[int, int],
+    stats: Mapping[int, stats_pb2.UserStats],
+    relations: Mapping[int, follows_pb2.Relation],
+) -> profiles_pb2.Profile:
+    """A person as the caller sees them."""
+    counted = stats.get(user.id, _NO_USER_STATS)
+    relation = relations.get(user.id, _NO_RELATION)
+    return profiles_pb2.Profile(
+        id=user.id,
+        username=user.username,
+        first_name=user.first_name,
+        last_name=user.last_name,
+        bio=user.bio,
+        post_count=post_counts.get(user.id, 0),
+        follower_count=counted.follower_count,
+        following_count=counted.followee_count,
+        viewer_follows=relation.viewer_follows,
+        follows_viewer=relation.follows_viewer,
+        create_time=user.create_time,
+    )
+
+
+def post(
+    stored: stored_posts_pb2.Post,
+    users: Mapping[int, users_pb2.User],
+    stats: Mapping[int, stats_pb2.PostStats],
+) -> posts_pb2.Post:
+    """A post as the caller sees it."""
+    counted = stats.get(stored.id, _NO_POST_STATS)
+    return posts_pb2.Post(
+        id=stored.id,
+        title=stored.title,
+        description=stored.description,
+        image_urls=stored.image_urls,
+        author=short_profile(stored.author_id, users),
+        like_count=counted.like_count,
+        comment_count=counted.comment_count,
+        viewer_liked=counted.viewer_liked,
+        create_time=stored.create_time,
+        update_time=stored.update_time,
+    )
+
+
+def comment(stored: comments_pb2.Comment, users: Mapping[int, users_pb2.User]) -> posts_pb2.Comment:
+    """A comment with its author."""
+    return posts_pb2.Comment(
+        id=stored.id,
+        post_id=stored.post_id,
+        author=short_profile(stored.author_id, users),
+        text=stored.text,
+        create_time=stored.create_time,
+        update_time=stored.update_time,
+    )

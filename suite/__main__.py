@@ -1,0 +1,5 @@
+"""`python -m suite` is the `insta` command."""
+
+from suite.main import main
+
+main()

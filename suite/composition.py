@@ -1,0 +1,108 @@
+"""The composition root: which services run in a process, on which stores and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pool
+
+from chassis.endpoint import Admission, Endpoint
+from chassis.identity import Verifier
+from chassis.local import LocalChannel
+from chassis.metrics import Metrics
+from chassis.remote import RemoteChannel
+from chassis.server import Server, endpoints_of
+from chassis.service import Parts, Service
+from chassis.settings import Settings
+from chassis.store import Store
+from gateway import service as gateway
+from insta.users.v1 import auth_pb2, auth_pb2_grpc
+from services.posts import service as posts
+from services.social import service as social
+from services.users import service as users
+
+GATEWAY = gateway.SERVICE
+SERVICES = {service.name: service for service in (users.SERVICE, posts.SERVICE, social.SERVICE, GATEWAY)}
+_KEYS_TIMEOUT_SECONDS = 3.0
+
+
+class Assembly:
+    """Some of the services, ready to serve in this process.
+
+    Args:
+        services: Those that run here. Calls to any other go over the network, to the addresses in the settings.
+        served: The one of them whose methods can be called from outside.
+    """
+
+    def __init__(self, settings: Settings, services: Iterable[Service], served: Service) -> None:
+        self.metrics = Metrics()
+        self._settings = settings
+        self._served = served
+        self._stores: list[Store] = []
+        self._channels: dict[str, Any] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        here = list(services)
+        for name in {service.name for service in here} | {name for service in here for name in service.calls}:
+            self._channels[name] = self._channel(name, here)
+        self._verifier = Verifier(self._fetch_keys)
+        admission = Admission(settings.max_calls)
+        for service in here:
+            # A call within the process was admitted when it came in.
+            limit = admission if service is served else None
+            servicers = service.servicers(self._parts(service))
+            self._endpoints |= endpoints_of(servicers, self._verifier, self.metrics, limit)
+
+    def server(self, *, shares_port: bool) -> Server:
+        """A server of what can be called from outside."""
+        served = {
+            path: endpoint
+            for path, endpoint in self._endpoints.items()
+            if path.split("/")[1] in self._served.contracts
+        }
+        return Server(
+            served,
+            self._verifier,
+            self.metrics,
+            max_calls=self._settings.max_calls,
+            reflects=self._settings.reflection,
+            shares_port=shares_port,
+        )
+
+    async def close(self) -> None:
+        """Finish what is waiting to be written, and close all channels."""
+        for channel in self._channels.values():
+            await channel.close()
+        for store in self._stores:
+            store.close()
+
+    def _channel(self, name: str, here: list[Service]) -> Any:
+        service = SERVICES[name]
+        if service in here:
+            return LocalChannel(self._endpoints)
+        addresses = {
+            "users": self._settings.users_address,
+            "posts": self._settings.posts_address,
+            "social": self._settings.social_address,
+        }
+        pool = descriptor_pool.Default()
+        return RemoteChannel(addresses[name], [pool.FindServiceByName(contract) for contract in service.contracts])
+
+    def _parts(self, service: Service) -> Parts:
+        database = None
+        if service.migrations is not None:
+            writes = self.metrics.committed(service.name)
+            database = Store(database_path(self._settings, service), service.migrations, writes.observe)
+            self._stores.append(database)
+        return Parts(self._settings, {name: self._channels[name] for name in service.calls}, database)
+
+    async def _fetch_keys(self) -> Mapping[str, bytes]:
+        stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
+        published = await stub.GetKeySet(auth_pb2.GetKeySetRequest(), timeout=_KEYS_TIMEOUT_SECONDS)
+        return {key.kid: key.x for key in published.keys}
+
+
+def database_path(settings: Settings, service: Service) -> Path:
+    """Where a service keeps its database."""
+    return settings.data / f"{service.name}.db"

@@ -1,0 +1,117 @@
+"""The `insta` command."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from chassis import settings as chassis_settings
+from chassis.settings import SettingError, Settings
+from suite import operator, serving, supervisor
+from suite.composition import GATEWAY, SERVICES
+from suite.serving import Addresses
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Runs the suite, or one of its services, and operates it.
+
+    Settings come from the environment: INSTA_DATA (the folder of the databases, ./var), INSTA_LISTEN and
+    INSTA_METRICS_LISTEN (host:port), INSTA_LOG_LEVEL, INSTA_LOG_PRETTY, INSTA_BCRYPT_COST, INSTA_MAX_CALLS,
+    INSTA_DRAIN_SECONDS, INSTA_REFLECTION, INSTA_INSECURE_PLAINTEXT, and for services apart INSTA_USERS_ADDRESS,
+    INSTA_POSTS_ADDRESS and INSTA_SOCIAL_ADDRESS.
+    """
+    try:
+        settings = chassis_settings.from_environment(os.environ)
+    except SettingError as wrong:
+        raise click.ClickException(str(wrong)) from None
+    if "INSTA_LOG_PRETTY" not in os.environ:
+        settings = dataclasses.replace(settings, log_pretty=sys.stderr.isatty())
+    context.obj = settings
+
+
+_insecure_plaintext = click.option(
+    "--insecure-plaintext",
+    is_flag=True,
+    help="Listen beyond this machine although nothing is encrypted. For private networks only.",
+)
+_supervised = click.option("--supervised", is_flag=True, hidden=True)
+
+
+@main.command()
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes on one port.")
+@_insecure_plaintext
+@_supervised
+@click.pass_obj
+def up(settings: Settings, workers: int, insecure_plaintext: bool, supervised: bool) -> None:
+    """Run the whole suite: gRPC on 127.0.0.1:50051, /metrics on 127.0.0.1:9090."""
+    settings = _exposed(settings, insecure_plaintext)
+    if supervised:
+        serving.run_supervised(settings, serving.together(), GATEWAY)
+    elif workers == 1:
+        serving.run(settings, serving.together(), GATEWAY, _announce)
+    else:
+        supervisor.run_workers(settings, workers, _announce)
+
+
+@main.command()
+@click.argument("name", metavar="users|posts|social|gateway", type=click.Choice(list(SERVICES)))
+@_insecure_plaintext
+@_supervised
+@click.pass_obj
+def serve(settings: Settings, name: str, insecure_plaintext: bool, supervised: bool) -> None:
+    """Run one service in this process."""
+    settings = _exposed(settings, insecure_plaintext)
+    service = SERVICES[name]
+    if supervised:
+        serving.run_supervised(settings, [service], service)
+    else:
+        serving.run(settings, [service], service, lambda addresses: _announce_parts({name: addresses}))
+
+
+@main.command()
+@click.pass_obj
+def apart(settings: Settings) -> None:
+    """Run the four services as four processes."""
+    supervisor.run_apart(settings, _announce_apart)
+
+
+main.add_command(operator.superuser)
+main.add_command(operator.token)
+
+
+def _exposed(settings: Settings, insecure_plaintext: bool) -> Settings:
+    if not insecure_plaintext:
+        return settings
+    # Processes that this one starts are to know it, too.
+    os.environ["INSTA_INSECURE_PLAINTEXT"] = "true"
+    return dataclasses.replace(settings, insecure_plaintext=True)
+
+
+def _announce(addresses: Addresses) -> None:
+    _announce_parts({"gateway": addresses})
+    click.echo(_invitation(addresses.grpc))
+
+
+def _announce_apart(parts: Mapping[str, Addresses]) -> None:
+    _announce_parts(parts)
+    click.echo(_invitation(parts["gateway"].grpc))
+
+
+def _announce_parts(parts: Mapping[str, Addresses]) -> None:
+    for name, addresses in parts.items():
+        click.echo(f"{name:8} gRPC on {addresses.grpc}, metrics on http://{addresses.metrics}/metrics")
+
+
+def _invitation(address: str) -> str:
+    return (
+        "\nTry:\n"
+        "  grpcurl -plaintext -d '{\"username\": \"ana\", \"email\": \"ana@example.com\", \"password\": \"correct horse\","
+        f" \"first_name\": \"Ana\"}}' {address} insta.gateway.v1.AccountService/Register\n\n"
+        "Stop with Ctrl-C."
+    )

@@ -1,0 +1,97 @@
+"""What an operator does on the machine of the users database: no token is asked for, access to its file is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from chassis import errors, validation
+from chassis.settings import Settings
+from chassis.store import Database, Store
+from insta.users.v1 import users_pb2
+from services.users import accounts, tokens
+from services.users.passwords import Passwords
+from suite.composition import SERVICES, database_path
+
+Result = TypeVar("Result")
+
+
+@click.group()
+def superuser() -> None:
+    """Manage superusers."""
+
+
+@superuser.command()
+@click.option("--username", prompt=True, help="3 to 30 letters, digits, dots and underscores.")
+@click.option("--email", prompt=True, help="An email address.")
+@click.option("--first-name", default="Admin", show_default=True, help="1 to 50 characters.")
+@click.option("--last-name", default="", help="Up to 50 characters.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input in place of asking for it.")
+@click.pass_obj
+def create(
+    settings: Settings, username: str, email: str, first_name: str, last_name: str, password_stdin: bool
+) -> None:
+    """Create an account that may do everything. The suite may be running meanwhile."""
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    request = users_pb2.CreateUserRequest(
+        username=username, email=email, password=password, first_name=first_name, last_name=last_name
+    )
+
+    def store(users: Store) -> accounts.Account:
+        validation.check(request)
+        return users.write_now(
+            accounts.create,
+            username=username,
+            email=email,
+            password_hash=asyncio.run(Passwords(settings.bcrypt_cost).hash(password)),
+            first_name=first_name,
+            last_name=last_name,
+            bio="",
+            superuser=True,
+        )
+
+    account = _with_users(settings, store)
+    click.echo(f"created the superuser {account.username} with the id {account.id}")
+
+
+@click.command()
+@click.argument("user")
+@click.option("--raw", is_flag=True, help="Print nothing but the token.")
+@click.pass_obj
+def token(settings: Settings, user: str, raw: bool) -> None:
+    """Print an access token of USER (a username or an id) as an option for grpcurl. It is valid for 15 minutes."""
+    issued = _with_users(settings, lambda users: users.write_now(_issue, user))
+    click.echo(issued.text if raw else f"-H 'authorization: Bearer {issued.text}'")
+
+
+def _issue(db: Database, user: str) -> tokens.AccessToken:
+    tokens.ensure_key(db)
+    newest, *_ = tokens.keys(db)
+    account = accounts.get(db, int(user)) if user.isdecimal() else accounts.look_up(db, user)
+    if not account.active:
+        raise accounts.inactive()
+    return tokens.issue(newest, account)
+
+
+def _with_users(settings: Settings, work: Callable[[Store], Result]) -> Result:
+    """Do some work on the users database; what goes wrong becomes a sentence."""
+    users = SERVICES["users"]
+    assert users.migrations is not None
+    path = database_path(settings, users)
+    try:
+        store = Store(path, users.migrations)
+    except OSError as failure:
+        raise click.ClickException(f"cannot use {path}: {failure.strerror}. Set INSTA_DATA to another folder.") from None
+    try:
+        return work(store)
+    except errors.Error as error:
+        raise click.ClickException(error.text) from None
+    finally:
+        store.close()

@@ -1,0 +1,176 @@
+"""Runs services in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import click
+import prometheus_client
+import uvloop
+
+from chassis import logs
+from chassis.call import log_context
+from chassis.server import is_loopback
+from chassis.service import Service
+from chassis.settings import Settings
+from suite.composition import SERVICES, Assembly
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a process listens."""
+
+    grpc: str
+    metrics: str
+
+
+def together() -> list[Service]:
+    """All services, for one process that serves the gateway."""
+    return list(SERVICES.values())
+
+
+def run(
+    settings: Settings, services: Iterable[Service], served: Service, announce: Callable[[Addresses], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        announce: Told where, once calls are answered.
+
+    Raises:
+        click.ClickException: an address or the data folder cannot be used; says what to change.
+    """
+    services = list(services)
+    configure_logs(settings)
+    with ExitStack() as held:
+        for service in services:
+            held.enter_context(data_lock(settings, service))
+        uvloop.run(_serve(settings, services, served, announce, supervised=False))
+
+
+def run_supervised(settings: Settings, services: Iterable[Service], served: Service) -> None:
+    """Serve as one of several processes, until told to stop or the supervisor is gone.
+
+    Writes one line of JSON to standard output when calls are answered. The supervisor holds the locks, the port and, of
+    workers, the metrics.
+    """
+    configure_logs(settings)
+
+    def announce(addresses: Addresses) -> None:
+        sys.stdout.write(json.dumps({"grpc": addresses.grpc, "metrics": addresses.metrics}) + "\n")
+        sys.stdout.flush()
+
+    uvloop.run(_serve(settings, list(services), served, announce, supervised=True))
+
+
+async def _serve(
+    settings: Settings,
+    services: list[Service],
+    served: Service,
+    announce: Callable[[Addresses], None],
+    *,
+    supervised: bool,
+) -> None:
+    listen = listen_address(settings, served)
+    check_exposure(settings, listen)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    assembly = Assembly(settings, services, served)
+    try:
+        server = assembly.server(shares_port=supervised)
+        try:
+            port = await server.start(listen)
+        except OSError:
+            raise taken(listen, "INSTA_LISTEN") from None
+        metrics = ""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            metrics = serve_metrics(settings, served, assembly.metrics.registry)
+        announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
+        if supervised:
+            # The supervisor holds the other end; it closes when the supervisor dies, however it dies.
+            loop.add_reader(sys.stdin.fileno(), stopping.set)
+        await stopping.wait()
+        if supervised:
+            loop.remove_reader(sys.stdin.fileno())
+        log.info("draining", seconds=settings.drain_seconds)
+        await server.drain(settings.drain_seconds)
+    finally:
+        await assembly.close()
+    log.info("stopped")
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send the lines of this process to standard error, as the settings say."""
+    logs.configure(settings.log_level, settings.log_pretty, log_context)
+
+
+def listen_address(settings: Settings, served: Service) -> str:
+    """host:port of gRPC."""
+    return settings.listen or f"127.0.0.1:{served.port}"
+
+
+def serve_metrics(settings: Settings, served: Service, registry: prometheus_client.CollectorRegistry) -> str:
+    """Serve /metrics on a thread. Returns host:port."""
+    address = settings.metrics_listen or f"127.0.0.1:{served.metrics_port}"
+    check_exposure(settings, address)
+    host, _, port = address.rpartition(":")
+    try:
+        server, _ = prometheus_client.start_http_server(int(port), host.strip("[]"), registry)
+    except OSError:
+        raise taken(address, "INSTA_METRICS_LISTEN") from None
+    return f"{host}:{server.server_port}"
+
+
+def check_exposure(settings: Settings, address: str) -> None:
+    """Refuse to listen where others can read what is not encrypted."""
+    if not is_loopback(address) and not settings.insecure_plaintext:
+        raise click.ClickException(
+            f"{address} can be reached from other machines, and nothing would be encrypted. Listen on 127.0.0.1, or, where"
+            " the network is private, set INSTA_INSECURE_PLAINTEXT=true (--insecure-plaintext)."
+        )
+
+
+def taken(address: str, variable: str) -> click.ClickException:
+    """The sentence for an address that cannot be listened on."""
+    return click.ClickException(
+        f"cannot listen on {address}: something else does, or it is not an address of this machine. Stop it, or choose"
+        f" another with {variable}=HOST:PORT."
+    )
+
+
+@contextmanager
+def data_lock(settings: Settings, service: Service) -> Iterator[None]:
+    """Keep a second suite from the database of a service."""
+    if service.migrations is None:
+        yield
+        return
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(settings.data / f"{service.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as failure:
+        text = f"cannot use the data folder {settings.data}: {failure.strerror}. Set INSTA_DATA to another."
+        raise click.ClickException(text) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = (
+            f"the {service.name} service is running on the data folder {settings.data} already. Stop it, or set INSTA_DATA"
+            " to another folder."
+        )
+        raise click.ClickException(text) from None
+    else:
+        yield
+    finally:
+        os.close(lock)

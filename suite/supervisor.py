@@ -1,0 +1,223 @@
+"""Runs several processes as one: the workers of `insta up --workers`, or the four services apart. A dead one is started
+again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import click
+import prometheus_client
+from prometheus_client import multiprocess
+
+from chassis import logs
+from chassis.metrics import of_workers
+from chassis.server import hold_port
+from chassis.settings import Settings
+from suite import serving
+from suite.composition import GATEWAY, SERVICES
+from suite.serving import Addresses
+
+log = logs.get(__name__)
+
+_FIRST_DELAY_SECONDS = 0.1
+_LONGEST_DELAY_SECONDS = 5.0
+# A process that lived this long was well: its next restart waits for nothing.
+_WELL_AFTER_SECONDS = 10.0
+_START_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass
+class Child:
+    """A process to keep alive.
+
+    Attributes:
+        name: For log lines.
+        command: Of the `insta` command: serve users, for instance.
+        environment: Settings of its own.
+        addresses: Where it listens, as it said when it was ready.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    addresses: Addresses | None = field(default=None, init=False)
+
+
+def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], None]) -> None:
+    """Run `count` processes of the whole suite on one port and the same databases, until SIGTERM or SIGINT."""
+    serving.configure_logs(settings)
+    listen = serving.listen_address(settings, GATEWAY)
+    serving.check_exposure(settings, listen)
+    with ExitStack() as held:
+        for service in SERVICES.values():
+            held.enter_context(serving.data_lock(settings, service))
+        address = _reserve(held, listen)
+        folder = held.enter_context(tempfile.TemporaryDirectory(prefix="insta-metrics-"))
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        metrics = serving.serve_metrics(settings, GATEWAY, of_workers())
+        environment = {"INSTA_LISTEN": address, "PROMETHEUS_MULTIPROC_DIR": folder}
+        workers = [Child(f"worker {number}", ("up",), environment) for number in range(count)]
+        asyncio.run(_supervise(settings, workers, lambda: announce(Addresses(address, metrics))))
+
+
+def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], None]) -> None:
+    """Run each service as a process of its own, until SIGTERM or SIGINT."""
+    serving.configure_logs(settings)
+    with ExitStack() as held:
+        for service in SERVICES.values():
+            held.enter_context(serving.data_lock(settings, service))
+        listen = {
+            "users": settings.users_address,
+            "posts": settings.posts_address,
+            "social": settings.social_address,
+            "gateway": serving.listen_address(settings, GATEWAY),
+        }
+        reserved = {name: _reserve(held, address) for name, address in listen.items()}
+        addresses = {
+            f"INSTA_{name.upper()}_ADDRESS": address for name, address in reserved.items() if name != GATEWAY.name
+        }
+        services = [
+            Child(name, ("serve", name), {**addresses, "INSTA_LISTEN": reserved[name], **_metrics(settings, name)})
+            for name in SERVICES
+        ]
+
+        def ready() -> None:
+            announce({child.name: child.addresses for child in services if child.addresses is not None})
+
+        asyncio.run(_supervise(settings, services, ready))
+
+
+def _metrics(settings: Settings, name: str) -> dict[str, str]:
+    """Each process has an address of its own; what is set is the gateway's, and port 0 everybody's."""
+    if name == GATEWAY.name or settings.metrics_listen.endswith(":0"):
+        return {"INSTA_METRICS_LISTEN": settings.metrics_listen} if settings.metrics_listen else {}
+    return {"INSTA_METRICS_LISTEN": f"127.0.0.1:{SERVICES[name].metrics_port}"}
+
+
+def _reserve(held: ExitStack, address: str) -> str:
+    """Keep an address for the processes of this suite. Returns it with the port that it got."""
+    try:
+        reservation: socket.socket = held.enter_context(hold_port(address, shared=True))
+    except OSError:
+        raise serving.taken(address, "INSTA_LISTEN") from None
+    return f"{address.rpartition(':')[0]}:{reservation.getsockname()[1]}"
+
+
+async def _supervise(settings: Settings, children: list[Child], ready: Callable[[], None]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    started = asyncio.Queue[Child]()
+    keepers = [asyncio.create_task(_keep_alive(child, settings, stopping, started)) for child in children]
+    try:
+        await _all_started(children, keepers, stopping, started)
+        if not stopping.is_set():
+            ready()
+        await stopping.wait()
+    finally:
+        stopping.set()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+
+async def _all_started(
+    children: list[Child], keepers: list[asyncio.Task[None]], stopping: asyncio.Event, started: asyncio.Queue[Child]
+) -> None:
+    waiting = {child.name for child in children}
+    stop = asyncio.create_task(stopping.wait())
+    while waiting and not stopping.is_set():
+        first = asyncio.create_task(started.get())
+        await asyncio.wait([first, stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
+        for keeper in keepers:
+            if keeper.done():
+                keeper.result()
+        if first.done():
+            waiting.discard(first.result().name)
+        else:
+            first.cancel()
+    stop.cancel()
+
+
+async def _keep_alive(
+    child: Child, settings: Settings, stopping: asyncio.Event, started: asyncio.Queue[Child]
+) -> None:
+    """Run a child until the suite stops; start it again when it ends before.
+
+    Raises:
+        click.ClickException: it ended before it ever was ready. It said why itself.
+    """
+    loop = asyncio.get_running_loop()
+    delay = _FIRST_DELAY_SECONDS
+    stop = asyncio.create_task(stopping.wait())
+    while not stopping.is_set():
+        began = loop.time()
+        process = await _spawn(child)
+        ended = asyncio.create_task(process.wait())
+        announced = asyncio.create_task(_announced(process, child))
+        await asyncio.wait([announced, ended, stop], return_when=asyncio.FIRST_COMPLETED)
+        if announced.done() and announced.result():
+            started.put_nowait(child)
+        elif ended.done() and child.addresses is None:
+            raise click.ClickException(f"{child.name} could not start; its own message is above")
+        await asyncio.wait([ended, stop], return_when=asyncio.FIRST_COMPLETED)
+        announced.cancel()
+        if not ended.done():
+            await _stop(process, settings.drain_seconds)
+        _forget(process.pid)
+        if stopping.is_set():
+            break
+        delay = _FIRST_DELAY_SECONDS if loop.time() - began > _WELL_AFTER_SECONDS else delay
+        log.error("process died; starting it again", process=child.name, pid=process.pid, exit_code=process.returncode)
+        await asyncio.wait([stop], timeout=delay)
+        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+    stop.cancel()
+
+
+async def _spawn(child: Child) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "suite",
+        *child.command,
+        "--supervised",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **child.environment},
+        # A Ctrl-C in the terminal reaches the supervisor only, which stops its children in order.
+        start_new_session=True,
+    )
+
+
+async def _announced(process: asyncio.subprocess.Process, child: Child) -> bool:
+    """Whether the child said that it is ready."""
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        return False
+    child.addresses = Addresses(**json.loads(line))
+    return True
+
+
+async def _stop(process: asyncio.subprocess.Process, drain_seconds: int) -> None:
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), drain_seconds + 5)
+    except TimeoutError:
+        log.error("process did not stop; killing it", pid=process.pid)
+        process.kill()
+        await process.wait()
+
+
+def _forget(pid: int) -> None:
+    """Let the gauges of a dead worker go; what it counted stays."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.mark_process_dead(pid)
