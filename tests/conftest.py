@@ -1,0 +1,49 @@
+"""Fixtures: suites that run as their users run them, and people who use them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.people import People, Person
+from tests.running import MODES, RunningSuite, running
+
+
+@pytest.fixture(scope="session", params=MODES)
+def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+    """A running suite, in each of the ways to run one."""
+    with running(request.param, tmp_path_factory.mktemp(request.param) / "var") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
+    """A suite in one process, for tests to which the way it runs makes no difference."""
+    with running("together", tmp_path_factory.mktemp("one") / "var") as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def people(suite: RunningSuite) -> AsyncIterator[People]:
+    """Makes people for the running suite."""
+    made = People(suite.address)
+    yield made
+    await made.channel.close()
+
+
+@pytest_asyncio.fixture
+async def ana(people: People) -> Person:
+    return await people.join()
+
+
+@pytest_asyncio.fixture
+async def ben(people: People) -> Person:
+    return await people.join()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def boss(people: People) -> Person:
+    """A superuser."""
+    return await people.superuser()

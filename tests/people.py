@@ -1,0 +1,138 @@
+"""People who use the public API: each a name, a token, and stubs that send it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import grpc
+from google.protobuf import message
+from google.rpc import error_details_pb2, status_pb2
+
+from insta.gateway.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    admin_pb2_grpc,
+    posts_pb2,
+    posts_pb2_grpc,
+    profiles_pb2_grpc,
+)
+from tests.running import PASSWORD, SUPERUSER
+
+_names = itertools.count()
+
+
+class WithToken:
+    """A channel whose calls carry an access token. An empty one is not sent."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._channel.unary_unary(*args, **kwargs)
+
+        def with_token(request: message.Message, timeout: float = 30, **options: Any) -> Any:
+            return call(request, metadata=self._metadata, timeout=timeout, **options)
+
+        return with_token
+
+
+class Person:
+    """Somebody who may be logged in.
+
+    Attributes:
+        id: Of their account; 0 for a stranger without one.
+        accounts, profiles, posts, admin: The public API as they see it.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, user_id: int = 0, username: str = "", token: str = "") -> None:
+        self.id = user_id
+        self.username = username
+        self.token = token
+        self.channel = WithToken(channel, token)
+        self.accounts = accounts_pb2_grpc.AccountServiceStub(self.channel)
+        self.profiles = profiles_pb2_grpc.ProfileServiceStub(self.channel)
+        self.posts = posts_pb2_grpc.PostServiceStub(self.channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
+
+    async def post(self, title: str = "First light", **fields: Any) -> posts_pb2.Post:
+        """Write a post."""
+        return (await self.posts.CreatePost(posts_pb2.CreatePostRequest(title=title, **fields))).post
+
+    async def comment(self, post: posts_pb2.Post, text: str = "Lovely") -> posts_pb2.Comment:
+        """Comment on a post."""
+        request = posts_pb2.CreateCommentRequest(post_id=post.id, text=text)
+        return (await self.posts.CreateComment(request)).comment
+
+    async def see(self, post: posts_pb2.Post) -> posts_pb2.Post:
+        """A post as this person sees it now."""
+        return (await self.posts.GetPost(posts_pb2.GetPostRequest(post_id=post.id))).post
+
+
+class People:
+    """Makes people for a running suite."""
+
+    def __init__(self, address: str) -> None:
+        # Several suites run beside each other; their channels are not to share connections.
+        self.channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.stranger = Person(self.channel)
+
+    async def join(self, **fields: str) -> Person:
+        """Somebody new, registered and logged in. A name that no other test uses is made up."""
+        username = fields.pop("username", "") or f"p{os.getpid()}_{next(_names)}"
+        wanted = {
+            "username": username,
+            "email": f"{username}@example.com",
+            "password": PASSWORD,
+            "first_name": "Pat",
+            **fields,
+        }
+        await self.stranger.accounts.Register(accounts_pb2.RegisterRequest(**wanted))
+        return await self.log_in(username, wanted["password"])
+
+    async def log_in(self, username: str, password: str = PASSWORD) -> Person:
+        """Somebody who has an account."""
+        login = await self.stranger.accounts.Login(accounts_pb2.LoginRequest(login=username, password=password))
+        return Person(self.channel, login.account.id, login.account.username, login.access_token)
+
+    async def superuser(self) -> Person:
+        """Who may do everything."""
+        return await self.log_in(SUPERUSER)
+
+
+class Failure:
+    """How a call failed: its code, and what its details say."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.text = error.details() or ""
+        self.reason = ""
+        self.domain = ""
+        self.fields: list[str] = []
+        self.retry_after: float | None = None
+        self.trace_id = dict(error.trailing_metadata() or ()).get("trace-id", "")
+        packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+        for detail in status_pb2.Status.FromString(packed).details if packed else ():
+            info = error_details_pb2.ErrorInfo()
+            bad_request = error_details_pb2.BadRequest()
+            retry = error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                self.reason, self.domain = info.reason, info.domain
+            elif detail.Unpack(bad_request):
+                self.fields = [violation.field for violation in bad_request.field_violations]
+            elif detail.Unpack(retry):
+                self.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+
+    def __repr__(self) -> str:
+        return f"Failure({self.code.name}, {self.reason}, {self.text!r})"
+
+
+async def failure(call: Any) -> Failure:
+    """How a call failed. It must."""
+    try:
+        response = await call
+    except grpc.aio.AioRpcError as error:
+        return Failure(error)
+    raise AssertionError(f"the call succeeded: {response}")

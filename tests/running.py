@@ -1,0 +1,126 @@
+"""Suites that run as their users run them: the `insta` command in processes of its own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MODES = {
+    "together": ("up",),
+    "apart": ("apart",),
+    "workers": ("up", "--workers", "2"),
+}
+SUPERUSER = "boss"
+PASSWORD = "correct horse battery staple"
+_READY = re.compile(r"^(\w+) +gRPC on (\S+), metrics on (\S+)$", re.MULTILINE)
+_START_TIMEOUT_SECONDS = 60
+_LOOPBACK = "127.0.0.1:0"
+
+
+@dataclass
+class RunningSuite:
+    """A suite that answers calls.
+
+    Attributes:
+        mode: A key of `MODES`.
+        address: host:port of the gateway.
+        metrics_url: Of the gateway's process, or of all workers.
+        addresses: host:port of each part that listens.
+        environment: With it the `insta` command works on the same data.
+    """
+
+    mode: str
+    address: str
+    metrics_url: str
+    addresses: Mapping[str, str]
+    environment: Mapping[str, str]
+    process: subprocess.Popen[str]
+    log: Path
+
+
+def environment(data: Path, **settings: str) -> dict[str, str]:
+    """An environment for the `insta` command: free ports, cheap passwords, and nothing of the developer's own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("INSTA_", "PROMETHEUS_"))}
+    return {
+        **clean,
+        "INSTA_DATA": str(data),
+        "INSTA_LISTEN": _LOOPBACK,
+        "INSTA_METRICS_LISTEN": _LOOPBACK,
+        "INSTA_USERS_ADDRESS": _LOOPBACK,
+        "INSTA_POSTS_ADDRESS": _LOOPBACK,
+        "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
+        "INSTA_BCRYPT_COST": "4",
+        "INSTA_LOG_LEVEL": "debug",
+        **settings,
+    }
+
+
+def insta(*arguments: str, environment: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the `insta` command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "suite", *arguments],
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def running(mode: str, data: Path, **settings: str) -> Iterator[RunningSuite]:
+    """Start a suite, with a superuser named `SUPERUSER`, and stop it at the end."""
+    given = environment(data, **settings)
+    data.mkdir(parents=True, exist_ok=True)
+    made = insta(
+        "superuser", "create", "--username", SUPERUSER, "--email", "boss@example.com", "--password-stdin",
+        environment=given, stdin=PASSWORD + "\n",
+    )  # fmt: skip
+    assert made.returncode == 0 or "already" in made.stderr, made.stderr
+    log = data / "suite.log"
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "suite", *MODES[mode]], env=given, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    try:
+        parts = _announced(process, log)
+        yield RunningSuite(
+            mode=mode,
+            address=parts["gateway"][0],
+            metrics_url=parts["gateway"][1],
+            addresses={name: grpc for name, (grpc, _) in parts.items()},
+            environment=given,
+            process=process,
+            log=log,
+        )
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _announced(process: subprocess.Popen[str], log: Path) -> dict[str, tuple[str, str]]:
+    """What a suite says of itself when it is ready: the addresses of gRPC and of the metrics, by part."""
+    assert process.stdout is not None
+    said = ""
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+    while "Stop with Ctrl-C." not in said:
+        readable, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
+        chunk = os.read(process.stdout.fileno(), 65536).decode() if readable else ""
+        if not chunk:
+            process.kill()
+            raise AssertionError(f"the suite did not start:\n{said}\n{log.read_text()}")
+        said += chunk
+    return {name: (grpc, metrics) for name, grpc, metrics in _READY.findall(said)}
