@@ -1,7 +1,7 @@
 """One method of a servicer with everything around it: errors, metrics, identity, admission, access and validation.
 
-This is the interceptor of the suite. It is put around each handler once, when the servicer is registered, and is the same
-whether a call comes over a socket or from within the process.
+This is the interceptor of the suite. It is put around each handler once, when the servicer is registered, and is the
+same whether a call comes over a socket or from within the process.
 """
 
 from __future__ import annotations

@@ -136,22 +136,22 @@ _BY_CODE = {
 }
 
 
-class LocalRpcError(grpc.aio.AioRpcError):  # type: ignore[misc]
+class LocalRpcError(grpc.aio.AioRpcError):
     """What a call on a local channel raises: the error of the handler, as a stub's caller expects it."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.code, grpc.aio.Metadata(), grpc.aio.Metadata(), error.text)
         self.error = error
 
-    def trailing_metadata(self) -> grpc.aio.Metadata:
+    def trailing_metadata(self) -> grpc.aio.Metadata:  # type: ignore[override]  # aio's own class answers this, too
         return grpc.aio.Metadata((DETAILS_KEY, self.error.status().SerializeToString()))
 
 
 def from_downstream(failure: grpc.aio.AioRpcError) -> Error | None:
     """The error that the caller of this service receives when a call to another service failed.
 
-    An error that the other service raised is passed on as it is. None is for a failure that is a defect: it has no reason
-    that a caller may know.
+    An error that the other service raised is passed on as it is. None is for a failure that is a defect: it has no
+    reason that a caller may know.
     """
     if isinstance(failure, LocalRpcError):
         return failure.error if not isinstance(failure.error, Internal) else None
@@ -210,7 +210,9 @@ def unavailable() -> Unavailable:
 
 def deadline_exceeded() -> DeadlineExceeded:
     """The deadline of the call passed."""
-    return DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "the deadline of the call passed before its answer was there")
+    return DeadlineExceeded(
+        Reason.REASON_DEADLINE_EXCEEDED, "the deadline of the call passed before its answer was there"
+    )
 
 
 def _packed(detail: message.Message) -> any_pb2.Any:

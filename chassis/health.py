@@ -1,4 +1,4 @@
-"""The standard health service (grpc.health.v1). Its streams end when the server drains, so that they do not hold it up."""
+"""The standard health service (grpc.health.v1). Its streams end when the server drains: they do not hold it up."""
 
 from __future__ import annotations
 

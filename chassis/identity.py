@@ -91,9 +91,7 @@ class Verifier:
                 # Set before the fetch, so that one that fails is not tried again by each call that waited for it.
                 self._next_fetch = time.monotonic() + _SECONDS_AFTER_FAILURE
                 published = await self._fetch_keys()
-                self._keys = {
-                    name: ed25519.Ed25519PublicKey.from_public_bytes(key) for name, key in published.items()
-                }
+                self._keys = {name: ed25519.Ed25519PublicKey.from_public_bytes(key) for name, key in published.items()}
                 self._next_fetch = time.monotonic() + _SECONDS_BETWEEN_FETCHES
         key = self._keys.get(kid)
         if key is None:

@@ -29,7 +29,9 @@ def configure(level: str, pretty: bool, context: Callable[[], dict[str, Any]] = 
     def add_context(_logger: Any, _method: str, event: Any) -> Any:
         return {**context(), **event}
 
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if pretty else structlog.processors.JSONRenderer()
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if pretty else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             add_context,

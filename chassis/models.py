@@ -11,7 +11,7 @@ from playhouse import apsw_ext
 from chassis.query import compiled, param
 
 
-class IdField(peewee.AutoField):  # type: ignore[misc]
+class IdField(peewee.AutoField):
     """An id that the database assigns: 64 bits, growing with creation, never used again."""
 
     def ddl(self, ctx: peewee.Context) -> peewee.NodeList:
@@ -22,7 +22,7 @@ class IdField(peewee.AutoField):  # type: ignore[misc]
 BooleanField = apsw_ext.BooleanField
 
 
-class Table(peewee.Model):  # type: ignore[misc]
+class Table(peewee.Model):
     """The base of all models. It is bound to no database: two suites may run in one process."""
 
     class Meta:
@@ -38,9 +38,7 @@ class Secret(Table):
 
 _secret = compiled(Secret.select(Secret.value).where(Secret.name == param("name")))
 _insert_secret = compiled(
-    Secret.insert(name=param("name"), value=param("value")).on_conflict(
-        action="nothing", conflict_target=[Secret.name]
-    )
+    Secret.insert(name=param("name"), value=param("value")).on_conflict(action="nothing", conflict_target=[Secret.name])
 )
 
 

@@ -1,7 +1,7 @@
 """Keyset pages: an opaque token says after which row the next page begins.
 
-A token is bound to the list, to its arguments and to its caller by a MAC: one that was made up, or taken from another list,
-is refused. Rows that come and go between two pages neither repeat a row nor skip one.
+A token is bound to the list, to its arguments and to its caller by a MAC: one that was made up, or taken from another
+list, is refused. Rows that come and go between two pages neither repeat a row nor skip one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pager:
 
     def size(self, request: message.Message) -> int:
         """How many rows the page holds at most."""
-        return request.page_size or DEFAULT_SIZE  # type: ignore[attr-defined, no-any-return]
+        return request.page_size or DEFAULT_SIZE  # type: ignore[attr-defined]
 
     def start(self, request: message.Message) -> int:
         """The id below which the page begins.
@@ -60,7 +60,9 @@ class Pager:
         (start,) = struct.unpack(">q", packed)
         return int(start)
 
-    def page(self, request: message.Message, rows: Sequence[Row], row_id: Callable[[Row], int]) -> tuple[list[Row], str]:
+    def page(
+        self, request: message.Message, rows: Sequence[Row], row_id: Callable[[Row], int]
+    ) -> tuple[list[Row], str]:
         """The rows of a page and the token of the next.
 
         Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import peewee
 
@@ -51,10 +51,16 @@ class compiled(Generic[Row]):  # noqa: N801 (reads as the function that it is)
 
     Args:
         query: A query with `param` and `among` where arguments go.
-        row: Makes a row of a sequence of columns, a NamedTuple for instance.
+        row: A NamedTuple of the query's columns. Without it rows are plain tuples.
     """
 
-    def __init__(self, query: peewee.BaseQuery, row: type[Row] | Callable[..., Row] = tuple) -> None:
+    @overload
+    def __init__(self: compiled[tuple[Any, ...]], query: peewee.BaseQuery) -> None: ...
+
+    @overload
+    def __init__(self, query: peewee.BaseQuery, row: type[Row]) -> None: ...
+
+    def __init__(self, query: peewee.BaseQuery, row: Any = tuple) -> None:
         self._query = query
         self._row: Callable[[Sequence[Any]], Row] = getattr(row, "_make", row)
         self._rendered: dict[type[peewee.Database], _Rendered] = {}

@@ -1,7 +1,7 @@
 """Server reflection (v1 and v1alpha) with the comments of the contracts.
 
-A `DescriptorPool` drops comments and the stock servicer finds no methods; this one answers the bytes of the descriptor set
-that was generated from the contracts.
+A `DescriptorPool` drops comments and the stock servicer finds no methods; this one answers the bytes of the descriptor
+set that was generated from the contracts.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Service:
 
     Attributes:
         name: users, posts, social or gateway.
-        port: Where it listens on 127.0.0.1 when it runs apart and nothing else is set; its metrics are at `metrics_port`.
+        port: Where it listens on 127.0.0.1 if nothing else is set; its metrics are at `metrics_port`.
         contracts: Full names of the proto services that it serves.
         calls: Names of the parts that it calls.
         servicers: Makes its servicers, by the full name of their contract.

@@ -1,6 +1,6 @@
 """A service's database: reads on the calling thread, writes through one thread that commits many of them at once.
 
-SQLite by way of APSW, which carries a current SQLite: releases from 3.7.0 to 3.51.2 can corrupt a WAL file.
+SQLite by way of APSW, which carries a current one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ _PRAGMAS = {
     "temp_store": "memory",
 }
 
+# Before it a race at the reset of the WAL can corrupt a database (https://sqlite.org/wal.html#walresetbug).
+_OLDEST_SQLITE = (3, 51, 3)
+
 log = logs.get(__name__)
 
 
@@ -42,10 +45,13 @@ class Database(apsw_ext.APSWDatabase):  # type: ignore[misc]
     """A SQLite file. Each thread has a connection of its own."""
 
     def __init__(self, path: Path) -> None:
+        if self.server_version < _OLDEST_SQLITE:
+            version = apsw.sqlite_lib_version()
+            raise RuntimeError(f"SQLite {version} can corrupt databases: install an apsw that carries 3.51.3 or newer")
         super().__init__(str(path), pragmas=_PRAGMAS, timeout=_BUSY_TIMEOUT_SECONDS)
 
     def _connect(self) -> apsw.Connection:
-        connection = super()._connect()
+        connection: apsw.Connection = super()._connect()
         # Only the history table of the migrations binds a datetime; times of our own are integers.
         connection.convert_binding = lambda cursor, number, value: str(value)
         return connection
@@ -54,8 +60,8 @@ class Database(apsw_ext.APSWDatabase):  # type: ignore[misc]
 class Turnstile:
     """Lets the writers of several processes take turns at one database.
 
-    SQLite's own lock is not fair: one of two busy writers may wait for seconds. Here each waits for the lock of the queue
-    first, and keeps it only until it holds the lock of the database.
+    SQLite's own lock is not fair: one of two busy writers may wait for seconds. Here each waits for the lock of the
+    queue first, and keeps it only until it holds the lock of the database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,7 +102,9 @@ class Store:
         on_commit: Called with the number of writes in each transaction, on the writer thread.
     """
 
-    def __init__(self, path: Path, migrations_folder: Path, on_commit: Callable[[int], None] = lambda writes: None) -> None:
+    def __init__(
+        self, path: Path, migrations_folder: Path, on_commit: Callable[[int], None] = lambda writes: None
+    ) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._db = Database(path)

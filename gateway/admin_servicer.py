@@ -30,9 +30,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.SetUserActiveRequest, context: object
     ) -> admin_pb2.SetUserActiveResponse:
         changed = await self._users.SetActive(
-            users_pb2.SetActiveRequest(
-                user_id=request.user_id, active=request.active, request_id=request.request_id
-            )
+            users_pb2.SetActiveRequest(user_id=request.user_id, active=request.active, request_id=request.request_id)
         )
         return admin_pb2.SetUserActiveResponse(account=views.account(changed.user))
 

@@ -84,9 +84,7 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         self, request: posts_pb2.CreateCommentRequest, context: object
     ) -> posts_pb2.CreateCommentResponse:
         created = await self._backends.comments.CreateComment(
-            comments_pb2.CreateCommentRequest(
-                post_id=request.post_id, text=request.text, request_id=request.request_id
-            )
+            comments_pb2.CreateCommentRequest(post_id=request.post_id, text=request.text, request_id=request.request_id)
         )
         (comment,) = await hydrate.comments(self._backends, [created.comment])
         return posts_pb2.CreateCommentResponse(comment=comment)

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -25,27 +24,36 @@ RULES = "buf/validate/validate.proto"
 
 def generate(output: Path) -> None:
     """Write `insta/` below `output`, in place of one that is there."""
-    package = output / "insta"
-    if package.exists():
-        shutil.rmtree(package)
-    package.mkdir(parents=True)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        made = _generated(Path(scratch))
+        target = output / made.name
+        if target.exists():
+            target.rename(Path(scratch) / "replaced")
+        made.rename(target)
+
+
+def _generated(scratch: Path) -> Path:
+    """The package of the stubs, made in the folder `scratch`."""
+    package = scratch / "insta"
+    package.mkdir()
     contracts = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     services = [name for name in contracts if re.search(r"^service ", (PROTOS / name).read_text(), re.MULTILINE)]
-    with tempfile.TemporaryDirectory() as scratch:
-        rules = Path(scratch) / "rules.binpb"
-        rules.write_bytes(_rules().SerializeToString())
-        inputs = [f"--descriptor_set_in={rules}", f"-I{PROTOS}"]
-        _protoc(*inputs, f"--python_out={output}", f"--mypy_out=quiet:{output}", *contracts)
-        _protoc(*inputs, f"--python_out={package}", f"--mypy_out=quiet:{package}", RULES)
-        _protoc(*inputs, f"--grpc_python_out={output}", f"--mypy_grpc_out=quiet,only_async:{output}", *services)
-        descriptors = package / "insta.binpb"
-        _protoc(*inputs, "--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}", *contracts)
+    rules = scratch / "rules.binpb"
+    rules.write_bytes(_rules().SerializeToString())
+    inputs = [f"--descriptor_set_in={rules}", f"-I{PROTOS}"]
+    _protoc(*inputs, f"--python_out={scratch}", f"--mypy_out=quiet:{scratch}", *contracts)
+    _protoc(*inputs, f"--python_out={package}", f"--mypy_out=quiet:{package}", RULES)
+    _protoc(*inputs, f"--grpc_python_out={scratch}", f"--mypy_grpc_out=quiet,only_async:{scratch}", *services)
+    descriptors = package / "insta.binpb"
+    _protoc(*inputs, "--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}", *contracts)
     for stub in [*package.rglob("*.py"), *package.rglob("*.pyi")]:
         text = stub.read_text()
         stub.write_text(re.sub(r"\bfrom buf\.validate import", "from insta.buf.validate import", text))
     for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
     (package / "py.typed").touch()
+    return package
 
 
 def _rules() -> descriptor_pb2.FileDescriptorSet:

@@ -57,9 +57,7 @@ class Assembly:
     def server(self, *, shares_port: bool) -> Server:
         """A server of what can be called from outside."""
         served = {
-            path: endpoint
-            for path, endpoint in self._endpoints.items()
-            if path.split("/")[1] in self._served.contracts
+            path: endpoint for path, endpoint in self._endpoints.items() if path.split("/")[1] in self._served.contracts
         }
         return Server(
             served,

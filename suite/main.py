@@ -111,7 +111,7 @@ def _announce_parts(parts: Mapping[str, Addresses]) -> None:
 def _invitation(address: str) -> str:
     return (
         "\nTry:\n"
-        "  grpcurl -plaintext -d '{\"username\": \"ana\", \"email\": \"ana@example.com\", \"password\": \"correct horse\","
-        f" \"first_name\": \"Ana\"}}' {address} insta.gateway.v1.AccountService/Register\n\n"
+        '  grpcurl -plaintext -d \'{"username": "ana", "email": "ana@example.com", "password": "correct horse",'
+        f' "first_name": "Ana"}}\' {address} insta.gateway.v1.AccountService/Register\n\n'
         "Stop with Ctrl-C."
     )

@@ -88,7 +88,9 @@ def _with_users(settings: Settings, work: Callable[[Store], Result]) -> Result:
     try:
         store = Store(path, users.migrations)
     except OSError as failure:
-        raise click.ClickException(f"cannot use {path}: {failure.strerror}. Set INSTA_DATA to another folder.") from None
+        raise click.ClickException(
+            f"cannot use {path}: {failure.strerror}. Set INSTA_DATA to another folder."
+        ) from None
     try:
         return work(store)
     except errors.Error as error:

@@ -137,8 +137,8 @@ def check_exposure(settings: Settings, address: str) -> None:
     """Refuse to listen where others can read what is not encrypted."""
     if not is_loopback(address) and not settings.insecure_plaintext:
         raise click.ClickException(
-            f"{address} can be reached from other machines, and nothing would be encrypted. Listen on 127.0.0.1, or, where"
-            " the network is private, set INSTA_INSECURE_PLAINTEXT=true (--insecure-plaintext)."
+            f"{address} can be reached from other machines, and nothing would be encrypted. Listen on 127.0.0.1, or,"
+            " where the network is private, set INSTA_INSECURE_PLAINTEXT=true (--insecure-plaintext)."
         )
 
 
@@ -166,8 +166,8 @@ def data_lock(settings: Settings, service: Service) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         text = (
-            f"the {service.name} service is running on the data folder {settings.data} already. Stop it, or set INSTA_DATA"
-            " to another folder."
+            f"the {service.name} service is running on the data folder {settings.data} already. Stop it, or set"
+            " INSTA_DATA to another folder."
         )
         raise click.ClickException(text) from None
     else:

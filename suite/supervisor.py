@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import click
-import prometheus_client
 from prometheus_client import multiprocess
 
 from chassis import logs
@@ -147,9 +146,7 @@ async def _all_started(
     stop.cancel()
 
 
-async def _keep_alive(
-    child: Child, settings: Settings, stopping: asyncio.Event, started: asyncio.Queue[Child]
-) -> None:
+async def _keep_alive(child: Child, settings: Settings, stopping: asyncio.Event, started: asyncio.Queue[Child]) -> None:
     """Run a child until the suite stops; start it again when it ends before.
 
     Raises:

@@ -24,4 +24,3 @@ class AuthorCounter(Table):
 
     author_id = peewee.BigIntegerField(primary_key=True)
     post_count = peewee.BigIntegerField()
-

@@ -32,5 +32,3 @@ class SigningKey(Table):
     kid = peewee.TextField(primary_key=True)
     private_key = peewee.BlobField()
     create_time = peewee.BigIntegerField()
-
-

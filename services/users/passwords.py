@@ -1,7 +1,7 @@
 """Passwords: hashed with bcrypt, on threads of their own.
 
-bcrypt reads 72 bytes at most. So that all of a long password counts it is hashed first, with HMAC-SHA-256 keyed by the salt:
-a plain pre-hash would let hashes stolen elsewhere be tried without knowing their passwords.
+bcrypt reads 72 bytes at most. So that all of a long password counts it is hashed first, with HMAC-SHA-256 keyed by the
+salt: a plain pre-hash would let hashes stolen elsewhere be tried without knowing their passwords.
 """
 
 from __future__ import annotations

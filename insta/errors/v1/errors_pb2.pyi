@@ -30,8 +30,6 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT: the bytes are no message of the method's request type (invalid UTF-8 included)."""
     REASON_INVALID_PAGE_TOKEN: _Reason.ValueType  # 3
     """INVALID_ARGUMENT: the page token was not issued for this list, these arguments and this caller."""
-    REASON_INVALID_UPDATE_MASK: _Reason.ValueType  # 4
-    """INVALID_ARGUMENT: the update mask names a field that cannot be updated."""
     REASON_TOKEN_MISSING: _Reason.ValueType  # 10
     """UNAUTHENTICATED: the method needs an access token, and the call has none."""
     REASON_TOKEN_INVALID: _Reason.ValueType  # 11
@@ -56,6 +54,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND: no such post."""
     REASON_COMMENT_NOT_FOUND: _Reason.ValueType  # 32
     """NOT_FOUND: no such comment."""
+    REASON_SERVICE_NOT_FOUND: _Reason.ValueType  # 33
+    """NOT_FOUND: the server that was asked for its health has no such service."""
     REASON_USERNAME_TAKEN: _Reason.ValueType  # 40
     """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
     REASON_EMAIL_TAKEN: _Reason.ValueType  # 41
@@ -88,8 +88,6 @@ REASON_MALFORMED_MESSAGE: Reason.ValueType  # 2
 """INVALID_ARGUMENT: the bytes are no message of the method's request type (invalid UTF-8 included)."""
 REASON_INVALID_PAGE_TOKEN: Reason.ValueType  # 3
 """INVALID_ARGUMENT: the page token was not issued for this list, these arguments and this caller."""
-REASON_INVALID_UPDATE_MASK: Reason.ValueType  # 4
-"""INVALID_ARGUMENT: the update mask names a field that cannot be updated."""
 REASON_TOKEN_MISSING: Reason.ValueType  # 10
 """UNAUTHENTICATED: the method needs an access token, and the call has none."""
 REASON_TOKEN_INVALID: Reason.ValueType  # 11
@@ -114,6 +112,8 @@ REASON_POST_NOT_FOUND: Reason.ValueType  # 31
 """NOT_FOUND: no such post."""
 REASON_COMMENT_NOT_FOUND: Reason.ValueType  # 32
 """NOT_FOUND: no such comment."""
+REASON_SERVICE_NOT_FOUND: Reason.ValueType  # 33
+"""NOT_FOUND: the server that was asked for its health has no such service."""
 REASON_USERNAME_TAKEN: Reason.ValueType  # 40
 """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
 REASON_EMAIL_TAKEN: Reason.ValueType  # 41

@@ -4,6 +4,7 @@ import peewee
 
 from chassis.models import IdField, Table
 
+
 def up(migrator, db):
     class Follow(Table):
         id = IdField()
