@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor, message, message_factory
+from google.protobuf import descriptor, descriptor_pb2, message, message_factory
 
 from chassis import access, errors, logs, validation
 from chassis.access import Access
-from chassis.call import Call, current
+from chassis.call import Call, Caller, current
 from chassis.errors import Reason
 from chassis.identity import Verifier
 from chassis.metrics import MethodMetrics, Metrics
+
+RequireStanding = Callable[[Caller], Awaitable[None]]
 
 log = logs.get(__name__)
 
@@ -58,6 +60,8 @@ class Endpoint:
         handler: The servicer's method.
         verifier: Tells who a token belongs to.
         admission: Limits the calls under way. None: the method is always let in, health for instance.
+        require_standing: Refuses callers whose account was deactivated or deleted after their token was issued. Asked
+            before each call that may change something. None: the handler sees to it.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Endpoint:
         verifier: Verifier,
         metrics: Metrics,
         admission: Admission | None,
+        require_standing: RequireStanding | None = None,
     ) -> None:
         service = method.containing_service.full_name
         self.path = f"/{service}/{method.name}"
@@ -74,6 +79,8 @@ class Endpoint:
         self.streams_responses: bool = method.server_streaming
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
         self._access = access.policy(method)
+        changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        self._require_standing = require_standing if changes else None
         self._handler = handler
         self._verifier = verifier
         self._admission = admission
@@ -157,6 +164,8 @@ class Endpoint:
         if self._access != Access.ACCESS_PUBLIC:
             call.caller = await self._verifier.verify(call.authorization)
             access.admit(self._access, call.caller)
+            if self._require_standing is not None:
+                await self._require_standing(call.caller)
 
     def _failed(self, failure: BaseException) -> tuple[grpc.StatusCode, errors.Error | None]:
         """The code of a call that failed, and the error that its caller receives; None if the call was cancelled."""

@@ -120,3 +120,14 @@ def _caller(claims: Mapping[str, object]) -> Caller:
 def _invalid() -> errors.Unauthenticated:
     text = "the access token is not valid here; log in, and send 'authorization: Bearer <access_token>'"
     return errors.Unauthenticated(Reason.REASON_TOKEN_INVALID, text)
+
+
+def account_deleted() -> errors.Unauthenticated:
+    """The account that a token was issued to is no more."""
+    return errors.Unauthenticated(Reason.REASON_TOKEN_INVALID, "the account of this access token was deleted")
+
+
+def account_inactive() -> errors.PermissionDenied:
+    """The account that a token was issued to, or that somebody logs in to, is deactivated."""
+    text = "this account is deactivated; only staff can activate it again"
+    return errors.PermissionDenied(Reason.REASON_ACCOUNT_INACTIVE, text)

@@ -19,15 +19,12 @@ from chassis.call import (
     TRACE_KEY,
     TRACEPARENT_KEY,
     Call,
-    log_context,
     new_trace_id,
     trace_id_of,
 )
-from chassis.endpoint import Admission, Endpoint
+from chassis.endpoint import Admission, Endpoint, RequireStanding
 from chassis.identity import Verifier
 from chassis.metrics import Metrics
-
-__all__ = ["Server", "endpoints_of", "log_context"]
 
 # A call that names no deadline gets this one.
 DEFAULT_DEADLINE_SECONDS = 30.0
@@ -46,7 +43,11 @@ _metadata: contextvars.ContextVar[tuple[tuple[str, str | bytes], ...]] = context
 
 
 def endpoints_of(
-    servicers: Mapping[str, object], verifier: Verifier, metrics: Metrics, admission: Admission | None
+    servicers: Mapping[str, object],
+    verifier: Verifier,
+    metrics: Metrics,
+    admission: Admission | None,
+    require_standing: RequireStanding | None = None,
 ) -> dict[str, Endpoint]:
     """The endpoints of servicers, by path.
 
@@ -58,7 +59,7 @@ def endpoints_of(
     """
     pool = descriptor_pool.Default()
     endpoints = (
-        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission)
+        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission, require_standing)
         for name, servicer in servicers.items()
         for method in pool.FindServiceByName(name).methods
     )

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pool
 
+from chassis.call import Caller
 from chassis.endpoint import Admission, Endpoint
-from chassis.identity import Verifier
+from chassis.identity import Verifier, account_deleted, account_inactive
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
@@ -18,7 +20,7 @@ from chassis.service import Parts, Service
 from chassis.settings import Settings
 from chassis.store import Store
 from gateway import service as gateway
-from insta.users.v1 import auth_pb2, auth_pb2_grpc
+from insta.users.v1 import auth_pb2, auth_pb2_grpc, users_pb2, users_pb2_grpc
 from services.posts import service as posts
 from services.social import service as social
 from services.users import service as users
@@ -51,8 +53,11 @@ class Assembly:
         for service in here:
             # A call within the process was admitted when it came in.
             limit = admission if service is served else None
+            # The users service looks at the account itself, and the gateway changes nothing itself.
+            keeps_data_of_others = service.migrations is not None and "users" in service.calls
+            require_standing = self._require_standing if keeps_data_of_others else None
             servicers = service.servicers(self._parts(service))
-            self._endpoints |= endpoints_of(servicers, self._verifier, self.metrics, limit)
+            self._endpoints |= endpoints_of(servicers, self._verifier, self.metrics, limit, require_standing)
 
     def server(self, *, shares_port: bool) -> Server:
         """A server of what can be called from outside."""
@@ -99,6 +104,17 @@ class Assembly:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
         published = await stub.GetKeySet(auth_pb2.GetKeySetRequest(), timeout=_KEYS_TIMEOUT_SECONDS)
         return {key.kid: key.x for key in published.keys}
+
+    async def _require_standing(self, caller: Caller) -> None:
+        stub = users_pb2_grpc.UserServiceStub(self._channels["users"])
+        try:
+            user = (await stub.GetUser(users_pb2.GetUserRequest(user_id=caller.user_id))).user
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is grpc.StatusCode.NOT_FOUND:
+                raise account_deleted() from None
+            raise
+        if not user.private_details.active:
+            raise account_inactive()
 
 
 def database_path(settings: Settings, service: Service) -> Path:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from chassis import errors, validation
+from chassis import errors, identity, validation
 from chassis.settings import Settings
 from chassis.store import Database, Store
 from insta.users.v1 import users_pb2
@@ -76,7 +76,7 @@ def _issue(db: Database, user: str) -> tokens.AccessToken:
     newest, *_ = tokens.keys(db)
     account = accounts.get(db, int(user)) if user.isdecimal() else accounts.look_up(db, user)
     if not account.active:
-        raise accounts.inactive()
+        raise identity.account_inactive()
     return tokens.issue(newest, account)
 
 

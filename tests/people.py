@@ -16,6 +16,7 @@ from insta.gateway.v1 import (
     admin_pb2_grpc,
     posts_pb2,
     posts_pb2_grpc,
+    profiles_pb2,
     profiles_pb2_grpc,
 )
 from tests.running import PASSWORD, SUPERUSER
@@ -69,6 +70,22 @@ class Person:
     async def see(self, post: posts_pb2.Post) -> posts_pb2.Post:
         """A post as this person sees it now."""
         return (await self.posts.GetPost(posts_pb2.GetPostRequest(post_id=post.id))).post
+
+    async def like(self, post: posts_pb2.Post) -> int:
+        """Like a post. How many people like it now."""
+        return (await self.posts.LikePost(posts_pb2.LikePostRequest(post_id=post.id))).like_count
+
+    async def follow(self, other: Person) -> int:
+        """Follow somebody. How many people follow them now."""
+        return (await self.profiles.FollowUser(profiles_pb2.FollowUserRequest(user_id=other.id))).follower_count
+
+    async def profile(self, other: Person) -> profiles_pb2.Profile:
+        """Somebody as this person sees them now."""
+        return (await self.profiles.GetProfile(profiles_pb2.GetProfileRequest(user_id=other.id))).profile
+
+    async def account(self) -> accounts_pb2.Account:
+        """This person's own account as it is now."""
+        return (await self.accounts.GetAccount(accounts_pb2.GetAccountRequest())).account
 
 
 class People:

@@ -77,15 +77,18 @@ def insta(*arguments: str, environment: Mapping[str, str], stdin: str = "") -> s
 
 
 @contextmanager
-def running(mode: str, data: Path, **settings: str) -> Iterator[RunningSuite]:
-    """Start a suite, with a superuser named `SUPERUSER`, and stop it at the end."""
+def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -> Iterator[RunningSuite]:
+    """Start a suite, and stop it at the end.
+
+    Args:
+        superuser: Make one named `SUPERUSER`, if it is not there.
+    """
     given = environment(data, **settings)
     data.mkdir(parents=True, exist_ok=True)
-    made = insta(
-        "superuser", "create", "--username", SUPERUSER, "--email", "boss@example.com", "--password-stdin",
-        environment=given, stdin=PASSWORD + "\n",
-    )  # fmt: skip
-    assert made.returncode == 0 or "already" in made.stderr, made.stderr
+    if superuser:
+        options = ("--username", SUPERUSER, "--email", "boss@example.com", "--password-stdin")
+        made = insta("superuser", "create", *options, environment=given, stdin=PASSWORD + "\n")
+        assert made.returncode == 0 or "already" in made.stderr, made.stderr
     log = data / "suite.log"
     with log.open("a") as errors:
         process = subprocess.Popen(

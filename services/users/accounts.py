@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import peewee
 
-from chassis import clock, errors
+from chassis import clock, errors, identity
 from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
@@ -280,9 +280,9 @@ def _acting(db: Database, caller: Caller) -> Account:
     """The account of the caller as it is now: its token may be older than what happened to it."""
     account = _by_id.one(db, id=caller.user_id)
     if account is None:
-        raise errors.Unauthenticated(Reason.REASON_TOKEN_INVALID, "the account of this access token was deleted")
+        raise identity.account_deleted()
     if not account.active:
-        raise inactive()
+        raise identity.account_inactive()
     return account
 
 
@@ -309,12 +309,6 @@ def _change(db: Database, user_id: int, values: Mapping[str, object]) -> Account
 
 def _folded(name: str) -> str:
     return name.casefold()
-
-
-def inactive() -> errors.PermissionDenied:
-    """The account is deactivated."""
-    text = "this account is deactivated; only staff can activate it again"
-    return errors.PermissionDenied(Reason.REASON_ACCOUNT_INACTIVE, text)
 
 
 def _superusers_only() -> errors.PermissionDenied:

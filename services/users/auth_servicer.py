@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import clock, errors
+from chassis import clock, errors, identity
 from chassis.call import caller
 from chassis.errors import Reason
 from chassis.store import Store
@@ -25,7 +25,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             raise errors.Unauthenticated(Reason.REASON_WRONG_CREDENTIALS, text)
         account = await self._store.read(accounts.get, credentials.user_id)
         if not account.active:
-            raise accounts.inactive()
+            raise identity.account_inactive()
         newest, *_ = await self._store.read(tokens.keys)
         token = tokens.issue(newest, account)
         return auth_pb2.LoginResponse(

@@ -48,7 +48,7 @@ class Account(_message.Message):
     bio: _builtins.str
     """What the person says of themselves: up to 500 characters. May be empty."""
     active: _builtins.bool
-    """Whether the person can log in. Output only."""
+    """Whether the person can log in and act. Output only."""
     staff: _builtins.bool
     """Whether the person may call AdminService. Output only."""
     superuser: _builtins.bool

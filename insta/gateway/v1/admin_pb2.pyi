@@ -104,7 +104,7 @@ class SetUserActiveRequest(_message.Message):
     user_id: _builtins.int
     """The account's id."""
     active: _builtins.bool
-    """Whether the person can log in. Must be set, also to false."""
+    """Whether the person can log in and act. Must be set, also to false."""
     request_id: _builtins.str
     """Names this request, so that a retry can be told from a second one. Optional."""
     def __init__(

@@ -19,7 +19,8 @@ class AdminServiceStub:
     ListUsers: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListUsersRequest, _admin_pb2.ListUsersResponse]
     """Lists accounts, newest first. INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list or another caller."""
     SetUserActive: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetUserActiveRequest, _admin_pb2.SetUserActiveResponse]
-    """Deactivates an account, or activates it again. Who is deactivated cannot log in; their profile and posts stay.
+    """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
+    from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
     (LAST_SUPERUSER). Repeating it changes nothing more.
     """
@@ -49,7 +50,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetUserActiveRequest,
         context: _aio.ServicerContext[_admin_pb2.SetUserActiveRequest, _abc.Awaitable[_admin_pb2.SetUserActiveResponse]],
     ) -> _abc.Awaitable[_admin_pb2.SetUserActiveResponse]:
-        """Deactivates an account, or activates it again. Who is deactivated cannot log in; their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
+        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """

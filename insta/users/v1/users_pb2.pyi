@@ -89,7 +89,7 @@ class PrivateDetails(_message.Message):
     email: _builtins.str
     """Unique without regard to case."""
     active: _builtins.bool
-    """Whether the person can log in."""
+    """Whether the person can log in and act."""
     staff: _builtins.bool
     """Whether the person may call what is for staff."""
     superuser: _builtins.bool
@@ -577,7 +577,7 @@ class SetActiveRequest(_message.Message):
     user_id: _builtins.int
     """The account's id."""
     active: _builtins.bool
-    """Whether the person can log in. Must be set, also to false."""
+    """Whether the person can log in and act. Must be set, also to false."""
     request_id: _builtins.str
     """Names this request, so that a retry can be told from a second one. Optional."""
     def __init__(

@@ -149,7 +149,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetActive(self, request, context):
-        """Deactivates an account, or activates it again. Who is deactivated cannot log in; their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
+        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """

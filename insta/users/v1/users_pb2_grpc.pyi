@@ -43,7 +43,8 @@ class UserServiceStub:
     NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
     """
     SetActive: _aio.UnaryUnaryMultiCallable[_users_pb2.SetActiveRequest, _users_pb2.SetActiveResponse]
-    """Deactivates an account, or activates it again. Who is deactivated cannot log in; their profile and posts stay.
+    """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
+    from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
     (LAST_SUPERUSER). Repeating it changes nothing more.
     """
@@ -131,7 +132,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.SetActiveRequest,
         context: _aio.ServicerContext[_users_pb2.SetActiveRequest, _abc.Awaitable[_users_pb2.SetActiveResponse]],
     ) -> _abc.Awaitable[_users_pb2.SetActiveResponse]:
-        """Deactivates an account, or activates it again. Who is deactivated cannot log in; their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
+        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """

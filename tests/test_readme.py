@@ -1,0 +1,63 @@
+"""The tour in the README works, word for word."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.running import running
+
+PROJECT = Path(__file__).parent.parent
+ADDRESS = "127.0.0.1:50051"
+
+
+def test_the_tour_works_as_it_stands_on_a_fresh_suite(tmp_path: Path) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    commands = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    with running("together", tmp_path / "var", superuser=False) as suite:
+        toured = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", _at(suite.address, tmp_path) + "\n".join(commands)],
+            cwd=PROJECT,
+            env={**suite.environment, "INSTA_LISTEN": suite.address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    said = toured.stdout
+    assert toured.returncode == 0, f"{said}\n{toured.stderr}"
+    for expected in (
+        '"username": "ben"',
+        '"followerCount": "1"',
+        '"likeCount": "1"',
+        '"viewerLiked": true',
+        '"viewerFollows": true',
+        "Worth the early hour",
+        "insta.gateway.v1.PostService",
+        "// Posts, their likes and their comments.",
+    ):
+        assert expected in said
+
+
+def test_every_make_command_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+
+    named = set()
+    for page in ("README.md", "CONTRIBUTING.md"):
+        named |= set(re.findall(r"\bmake ([a-z-]+)", (PROJECT / page).read_text()))
+
+    assert {"run", "test"} <= named <= targets
+
+
+def _at(address: str, scratch: Path) -> str:
+    """Shell that lets grpcurl find the suite of the test where the README says that it is."""
+    grpcurl = Path(sys.executable).with_name("grpcurl")
+    shim = scratch / "grpcurl"
+    shim.write_text(f'#!/bin/bash\nexec "{grpcurl}" "${{@/{ADDRESS}/{address}}}"\n')
+    shim.chmod(0o755)
+    assert os.access(grpcurl, os.X_OK)
+    # A function, because the tour itself puts a folder in front of the PATH.
+    return f'grpcurl() {{ "{shim}" "$@"; }}\n'
