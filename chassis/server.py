@@ -134,11 +134,10 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def hold_port(address: str, shared: bool) -> socket.socket:
+def hold_port(address: str) -> socket.socket:
     """Bind host:port without listening: proof that it is free, and nobody else's until the socket is closed.
 
-    Args:
-        shared: Let servers of this suite listen on it meanwhile, each with `shares_port`.
+    Servers with `shares_port` can listen on it meanwhile.
 
     Raises:
         OSError: it is taken, or the address is not of this machine.
@@ -152,7 +151,7 @@ def hold_port(address: str, shared: bool) -> socket.socket:
         probe.bind((host, int(port)))
         chosen = probe.getsockname()[1]
     held = socket.socket(family, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((host, chosen))
     return held

@@ -93,6 +93,12 @@ class _Job(NamedTuple):
     loop: asyncio.AbstractEventLoop
 
 
+class _Answer(NamedTuple):
+    job: _Job
+    result: Any
+    failure: Exception | None
+
+
 class Store:
     """The database of one service in this process.
 
@@ -182,23 +188,25 @@ class Store:
 
     def _commit(self, first: _Job) -> bool:
         """Run `first` and whatever else is waiting in one transaction. False: the store is closing."""
-        answers: list[tuple[_Job, Any, BaseException | None]] = []
+        answers: list[_Answer] = []
+        taken = [first]
         more = True
         try:
             with self._transaction():
                 job: _Job | None = first
                 while job is not None:
                     if not job.future.cancelled():
-                        answers.append((job, *self._attempt(job)))
-                    job, more = self._waiting(len(answers))
+                        answers.append(self._attempt(job))
+                    job, more = self._waiting(len(taken))
+                    if job is not None:
+                        taken.append(job)
         except Exception as failure:
-            log.error("commit failed", writes=len(answers), error=repr(failure))
+            log.error("commit failed", writes=len(taken), error=repr(failure))
             error = _storage_error(failure)
-            jobs = [answer[0] for answer in answers] or [first]
-            answers = [(job, None, error) for job in jobs]
+            answers = [_Answer(job, None, error) for job in taken]
         else:
             self._on_commit(len(answers))
-        _answer(answers)
+        _send(answers)
         return more
 
     def _waiting(self, done: int) -> tuple[_Job | None, bool]:
@@ -223,7 +231,7 @@ class Store:
                 self._db.execute_sql("ROLLBACK")
             raise
 
-    def _attempt(self, job: _Job) -> tuple[Any, BaseException | None]:
+    def _attempt(self, job: _Job) -> _Answer:
         """Run one job; what it raises undoes its own changes only."""
         self._db.execute_sql("SAVEPOINT job")
         try:
@@ -233,29 +241,30 @@ class Store:
                 raise
             self._db.execute_sql("ROLLBACK TO job")
             self._db.execute_sql("RELEASE job")
-            return None, _storage_error(failure) if _is_full(failure) else failure
+            return _Answer(job, None, _storage_error(failure) if _is_full(failure) else failure)
         self._db.execute_sql("RELEASE job")
-        return result, None
+        return _Answer(job, result, None)
 
 
-def _answer(answers: list[tuple[_Job, Any, BaseException | None]]) -> None:
+def _send(answers: list[_Answer]) -> None:
     """Resolve the futures of a batch, with one wake-up of each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Any, BaseException | None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
     for answer in answers:
-        by_loop.setdefault(answer[0].loop, []).append(answer)
+        by_loop.setdefault(answer.job.loop, []).append(answer)
     for loop, its_answers in by_loop.items():
         if not loop.is_closed():
             loop.call_soon_threadsafe(_resolve, its_answers)
 
 
-def _resolve(answers: list[tuple[_Job, Any, BaseException | None]]) -> None:
-    for job, result, failure in answers:
-        if job.future.done():
+def _resolve(answers: list[_Answer]) -> None:
+    for answer in answers:
+        future = answer.job.future
+        if future.done():
             continue
-        if failure is None:
-            job.future.set_result(result)
+        if answer.failure is None:
+            future.set_result(answer.result)
         else:
-            job.future.set_exception(failure)
+            future.set_exception(answer.failure)
 
 
 def _is_full(failure: BaseException) -> bool:

@@ -18,7 +18,7 @@ import uvloop
 
 from chassis import logs
 from chassis.call import log_context
-from chassis.server import is_loopback
+from chassis.server import hold_port, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
 from suite.composition import SERVICES, Assembly
@@ -91,6 +91,9 @@ async def _serve(
     try:
         server = assembly.server(shares_port=supervised)
         try:
+            if not supervised:
+                # gRPC would fail as well, but not without lines of its own in the terminal.
+                hold_port(listen).close()
             port = await server.start(listen)
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None

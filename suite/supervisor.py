@@ -105,7 +105,7 @@ def _metrics(settings: Settings, name: str) -> dict[str, str]:
 def _reserve(held: ExitStack, address: str) -> str:
     """Keep an address for the processes of this suite. Returns it with the port that it got."""
     try:
-        reservation: socket.socket = held.enter_context(hold_port(address, shared=True))
+        reservation: socket.socket = held.enter_context(hold_port(address))
     except OSError:
         raise serving.taken(address, "INSTA_LISTEN") from None
     return f"{address.rpartition(':')[0]}:{reservation.getsockname()[1]}"
