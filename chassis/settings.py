@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chassis import logs
+
+Value = TypeVar("Value")
 
 PREFIX = "INSTA_"
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s/\[\]]+):(\d{1,5})")
@@ -16,53 +18,6 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s/\[\]]+):(\d{1,5})")
 
 class SettingError(Exception):
     """A setting has a value that it cannot have; the text names the setting and what it takes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What can be set: INSTA_BCRYPT_COST sets `bcrypt_cost`."""
-
-    # The folder of the databases.
-    data: Path = Path("var")
-    # host:port of gRPC and of /metrics. Empty: the part's own on 127.0.0.1.
-    listen: str = ""
-    metrics_listen: str = ""
-    # Where the other services are when they run apart.
-    users_address: str = "127.0.0.1:50052"
-    posts_address: str = "127.0.0.1:50053"
-    social_address: str = "127.0.0.1:50054"
-    # Listen beyond this machine, although nothing is encrypted.
-    insecure_plaintext: bool = False
-    # Whether reflection is served.
-    reflection: bool = True
-    # Calls that may be under way at once.
-    max_calls: int = 1000
-    # How long a stop waits for the calls under way.
-    drain_seconds: int = 10
-    # The cost of a password's hash: each step doubles the time it takes.
-    bcrypt_cost: int = 12
-    log_level: str = "info"
-    # Log lines for people in place of JSON.
-    log_pretty: bool = False
-
-
-def from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings that an environment holds.
-
-    Raises:
-        SettingError: one of them is wrong, or there is none of its name.
-    """
-    known = {PREFIX + field.name.upper(): field.name for field in dataclasses.fields(Settings)}
-    values: dict[str, Any] = {}
-    for variable, text in environment.items():
-        if variable not in known:
-            continue
-        name = known[variable]
-        try:
-            values[name] = _PARSERS[name](text)
-        except ValueError as wrong:
-            raise SettingError(f"{variable}={text}: {wrong}") from None
-    return Settings(**values)
 
 
 def _folder(text: str) -> Path:
@@ -105,18 +60,50 @@ def _level(text: str) -> str:
     return text.lower()
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "data": _folder,
-    "listen": _address,
-    "metrics_listen": _address,
-    "users_address": _target,
-    "posts_address": _target,
-    "social_address": _target,
-    "insecure_plaintext": _switch,
-    "reflection": _switch,
-    "max_calls": _number(1, 100_000),
-    "drain_seconds": _number(0, 600),
-    "bcrypt_cost": _number(4, 16),
-    "log_level": _level,
-    "log_pretty": _switch,
-}
+def _setting(default: Value, parse: Callable[[str], Value], meaning: str) -> Value:
+    field: Any = dataclasses.field(default=default, metadata={"parse": parse, "meaning": meaning})
+    return field  # type: ignore[no-any-return]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What can be set: INSTA_BCRYPT_COST sets `bcrypt_cost`."""
+
+    data: Path = _setting(Path("var"), _folder, "folder of the databases")
+    listen: str = _setting("", _address, "host:port of gRPC; by default the part's own on 127.0.0.1")
+    metrics_listen: str = _setting("", _address, "host:port of /metrics; by default the part's own on 127.0.0.1")
+    users_address: str = _setting("127.0.0.1:50052", _target, "where the users service is, apart")
+    posts_address: str = _setting("127.0.0.1:50053", _target, "where the posts service is, apart")
+    social_address: str = _setting("127.0.0.1:50054", _target, "where the social service is, apart")
+    insecure_plaintext: bool = _setting(False, _switch, "listen beyond this machine, although nothing is encrypted")
+    reflection: bool = _setting(True, _switch, "serve reflection")
+    max_calls: int = _setting(1000, _number(1, 100_000), "calls that may be under way at once")
+    drain_seconds: int = _setting(10, _number(0, 600), "how long a stop waits for calls under way")
+    bcrypt_cost: int = _setting(12, _number(4, 16), "cost of a password's hash; each step doubles its time")
+    log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")
+    log_pretty: bool = _setting(False, _switch, "log lines for people in place of JSON; true on a terminal")
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings that an environment holds.
+
+    Raises:
+        SettingError: one of them is wrong.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        text = environment.get(PREFIX + field.name.upper())
+        if text is None:
+            continue
+        try:
+            values[field.name] = field.metadata["parse"](text)
+        except ValueError as wrong:
+            raise SettingError(f"{PREFIX}{field.name.upper()}={text}: {wrong}") from None
+    return Settings(**values)
+
+
+def described() -> Iterator[tuple[str, str, str]]:
+    """The variable, the default and the meaning of each setting."""
+    for field in dataclasses.fields(Settings):
+        default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+        yield PREFIX + field.name.upper(), default, field.metadata["meaning"]

@@ -118,6 +118,7 @@ class Store:
         self._on_commit = on_commit
         with self._turnstile:
             migrations.Runner(self._db, str(migrations_folder)).up()
+        self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)
         self._writer.start()
@@ -152,8 +153,10 @@ class Store:
 
         Raises:
             ResourceExhausted: the disk is full; nothing was stored.
-            Unavailable: the database could not commit; nothing was stored.
+            Unavailable: the database could not commit, or is closed; nothing was stored.
         """
+        if self._closed:
+            raise errors.unavailable()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop))
@@ -171,6 +174,7 @@ class Store:
 
     def close(self) -> None:
         """Finish the writes that are waiting, and close the connections of this thread and of the store's own."""
+        self._closed = True
         self._jobs.put(None)
         self._writer.join()
         self._reader.submit(self._db.close)

@@ -16,16 +16,23 @@ from suite.composition import GATEWAY, SERVICES
 from suite.serving import Addresses
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _WithSettings(click.Group):
+    """A group of commands whose help also lists the settings."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Settings, from the environment"):
+            formatter.write_dl(
+                [
+                    (variable, f"{meaning} [{default}]" if default else meaning)
+                    for variable, default, meaning in chassis_settings.described()
+                ]
+            )
+
+
+@click.group(cls=_WithSettings, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Runs the suite, or one of its services, and operates it.
-
-    Settings come from the environment: INSTA_DATA (the folder of the databases, ./var), INSTA_LISTEN and
-    INSTA_METRICS_LISTEN (host:port), INSTA_LOG_LEVEL, INSTA_LOG_PRETTY, INSTA_BCRYPT_COST, INSTA_MAX_CALLS,
-    INSTA_DRAIN_SECONDS, INSTA_REFLECTION, INSTA_INSECURE_PLAINTEXT, and for services apart INSTA_USERS_ADDRESS,
-    INSTA_POSTS_ADDRESS and INSTA_SOCIAL_ADDRESS.
-    """
+    """Runs the suite, or one of its services, and operates it."""
     try:
         settings = chassis_settings.from_environment(os.environ)
     except SettingError as wrong:
@@ -43,7 +50,7 @@ _insecure_plaintext = click.option(
 _supervised = click.option("--supervised", is_flag=True, hidden=True)
 
 
-@main.command()
+@main.command(short_help="Run the whole suite.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes on one port.")
 @_insecure_plaintext
 @_supervised

@@ -61,7 +61,7 @@ def create(
     click.echo(f"created the superuser {account.username} with the id {account.id}")
 
 
-@click.command()
+@click.command(short_help="Print an access token of a user.")
 @click.argument("user")
 @click.option("--raw", is_flag=True, help="Print nothing but the token.")
 @click.pass_obj
