@@ -69,7 +69,7 @@ def _setting(default: Value, parse: Callable[[str], Value], meaning: str) -> Val
 class Settings:
     """What can be set: INSTA_BCRYPT_COST sets `bcrypt_cost`."""
 
-    data: Path = _setting(Path("var"), _folder, "folder of the databases")
+    data: Path = _setting(Path("var"), _folder, "folder of the databases")  # noqa: RUF009 (it makes a field)
     listen: str = _setting("", _address, "host:port of gRPC; by default the part's own on 127.0.0.1")
     metrics_listen: str = _setting("", _address, "host:port of /metrics; by default the part's own on 127.0.0.1")
     users_address: str = _setting("127.0.0.1:50052", _target, "where the users service is, apart")
