@@ -43,11 +43,11 @@ class Descriptors:
             self._add(file)
         # What the details of an error are made of, for clients that decode them by reflection.
         for module in (error_details_pb2, status_pb2):
-            self._add(_proto(module.DESCRIPTOR))
+            self._add_with_imports(module.DESCRIPTOR)
         pool = descriptor_pool.Default()
         for service in self.services:
             if service not in self._file_of_symbol:
-                self._add(_proto(pool.FindServiceByName(service).file))
+                self._add_with_imports(pool.FindServiceByName(service).file)
 
     def by_name(self, name: str) -> list[bytes] | None:
         """A file and all that it imports."""
@@ -70,9 +70,14 @@ class Descriptors:
     def _closure(self, name: str) -> list[bytes]:
         names = [name]
         for found in names:
-            # An import that is not here is left out: protoc's own files are built into every client.
-            names += [d for d in self._files[found].dependency if d in self._files and d not in names]
+            names += [imported for imported in self._files[found].dependency if imported not in names]
         return [self._files[found].SerializeToString() for found in names]
+
+    def _add_with_imports(self, file: Any) -> None:
+        if file.name not in self._files:
+            self._add(_proto(file))
+            for imported in file.dependencies:
+                self._add_with_imports(imported)
 
     def _add(self, file: descriptor_pb2.FileDescriptorProto) -> None:
         self._files[file.name] = file

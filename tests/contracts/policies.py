@@ -1,0 +1,233 @@
+"""Who may call each method of the suite, as one table: what the contracts declare, and what their comments say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.contracts.scenario import Scenario
+from tests.running import PASSWORD
+
+OK = "OK"
+TOKEN_MISSING = "UNAUTHENTICATED TOKEN_MISSING"
+NOT_OWNER = "PERMISSION_DENIED NOT_OWNER"
+STAFF_ONLY = "PERMISSION_DENIED STAFF_ONLY"
+SUPERUSER_ONLY = "PERMISSION_DENIED SUPERUSER_ONLY"
+WRONG_PASSWORD = "PERMISSION_DENIED WRONG_PASSWORD"
+
+# The fields of a request.
+Request = Callable[[Scenario], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a method answers each role of a scenario.
+
+    Attributes:
+        method: insta.posts.v1.PostService/GetPost.
+        request: What all of them send.
+        case: What the request is about, if the method has several policies.
+    """
+
+    method: str
+    request: Request
+    nobody: str = TOKEN_MISSING
+    stranger: str = OK
+    host: str = OK
+    owner: str = OK
+    staff: str = OK
+    superuser: str = OK
+    case: str = ""
+
+    def answers(self) -> dict[str, str]:
+        """The answers by role, refusals first: what somebody was refused is there for who may."""
+        roles = ("nobody", "stranger", "host", "owner", "staff", "superuser")
+        return dict(sorted(((role, getattr(self, role)) for role in roles), key=lambda answer: answer[1] == OK))
+
+
+def _everybody(method: str, request: Request) -> Policy:
+    return Policy(method, request, nobody=OK)
+
+
+def _users(method: str, request: Request) -> Policy:
+    return Policy(method, request)
+
+
+def _owner(method: str, request: Request, **others: str) -> Policy:
+    refused = dict.fromkeys(("stranger", "host", "staff", "superuser"), NOT_OWNER)
+    return Policy(method, request, **{**refused, **others})
+
+
+def _staff(method: str, request: Request, **others: str) -> Policy:
+    refused = dict.fromkeys(("stranger", "host", "owner"), STAFF_ONLY)
+    return Policy(method, request, **{**refused, **others})
+
+
+def _superusers(method: str, request: Request) -> Policy:
+    refused = dict.fromkeys(("stranger", "host", "owner", "staff"), SUPERUSER_ONLY)
+    return Policy(method, request, **refused)
+
+
+def _nothing(_: Scenario) -> Mapping[str, Any]:
+    return {}
+
+
+def _new_account(s: Scenario) -> Mapping[str, Any]:
+    email = f"{s.free_name}@example.com"
+    return {"username": s.free_name, "email": email, "password": PASSWORD, "first_name": "Pat"}
+
+
+def _login(s: Scenario) -> Mapping[str, Any]:
+    return {"login": s.owner.username, "password": PASSWORD}
+
+
+def _passwords(_: Scenario) -> Mapping[str, Any]:
+    return {"current_password": PASSWORD, "new_password": "another battery staple"}
+
+
+def _this_user(s: Scenario) -> Mapping[str, Any]:
+    return {"user_id": s.owner.id}
+
+
+def _these_users(s: Scenario) -> Mapping[str, Any]:
+    return {"user_ids": [s.owner.id]}
+
+
+def _this_post(s: Scenario) -> Mapping[str, Any]:
+    return {"post_id": s.post_id}
+
+
+def _these_posts(s: Scenario) -> Mapping[str, Any]:
+    return {"post_ids": [s.post_id]}
+
+
+def _a_title(_: Scenario) -> Mapping[str, Any]:
+    return {"title": "First light"}
+
+
+def _a_new_title(s: Scenario) -> Mapping[str, Any]:
+    return {"post": {"id": s.post_id, "title": "Changed"}}
+
+
+def _this_comment(s: Scenario) -> Mapping[str, Any]:
+    return {"comment_id": s.comment_id}
+
+
+def _a_comment(s: Scenario) -> Mapping[str, Any]:
+    return {"post_id": s.post_id, "text": "Lovely"}
+
+
+def _a_new_text(s: Scenario) -> Mapping[str, Any]:
+    return {"comment_id": s.comment_id, "text": "Changed"}
+
+
+def _deactivation(s: Scenario) -> Mapping[str, Any]:
+    return {"user_id": s.owner.id, "active": False}
+
+
+def _promotion(s: Scenario) -> Mapping[str, Any]:
+    return {"user_id": s.owner.id, "staff": True}
+
+
+POLICIES = (
+    # The public API.
+    _everybody("insta.gateway.v1.AccountService/Register", _new_account),
+    _everybody("insta.gateway.v1.AccountService/Login", _login),
+    _users("insta.gateway.v1.AccountService/GetAccount", _nothing),
+    _users("insta.gateway.v1.AccountService/UpdateAccount", lambda _: {"account": {"bio": "Changed"}}),
+    _users("insta.gateway.v1.AccountService/DeleteAccount", lambda _: {"password": PASSWORD}),
+    _users("insta.gateway.v1.AccountService/ChangePassword", _passwords),
+    _users("insta.gateway.v1.ProfileService/GetProfile", _this_user),
+    _users("insta.gateway.v1.ProfileService/BatchGetProfiles", _these_users),
+    _users("insta.gateway.v1.ProfileService/ListProfilePosts", _this_user),
+    _users("insta.gateway.v1.ProfileService/FollowUser", lambda s: {"user_id": s.bystander.id}),
+    _users("insta.gateway.v1.ProfileService/UnfollowUser", lambda s: {"user_id": s.bystander.id}),
+    _users("insta.gateway.v1.ProfileService/ListFollowers", _this_user),
+    _users("insta.gateway.v1.ProfileService/ListFollowing", _this_user),
+    _users("insta.gateway.v1.PostService/CreatePost", _a_title),
+    _users("insta.gateway.v1.PostService/GetPost", _this_post),
+    _users("insta.gateway.v1.PostService/BatchGetPosts", _these_posts),
+    _owner("insta.gateway.v1.PostService/UpdatePost", _a_new_title),
+    _owner("insta.gateway.v1.PostService/DeletePost", _this_post, staff=OK, superuser=OK),
+    _users("insta.gateway.v1.PostService/LikePost", _this_post),
+    _users("insta.gateway.v1.PostService/UnlikePost", _this_post),
+    _users("insta.gateway.v1.PostService/ListPostLikes", _this_post),
+    _users("insta.gateway.v1.PostService/CreateComment", _a_comment),
+    _owner("insta.gateway.v1.PostService/UpdateComment", _a_new_text),
+    _owner("insta.gateway.v1.PostService/DeleteComment", _this_comment, host=OK, staff=OK, superuser=OK),
+    _users("insta.gateway.v1.PostService/ListComments", _this_post),
+    _staff("insta.gateway.v1.AdminService/ListUsers", _nothing),
+    _staff("insta.gateway.v1.AdminService/SetUserActive", _deactivation),
+    _staff(
+        "insta.gateway.v1.AdminService/SetUserActive",
+        lambda s: {"user_id": s.superuser.id, "active": False},
+        staff=SUPERUSER_ONLY,
+        case="a superuser",
+    ),
+    _staff("insta.gateway.v1.AdminService/DeleteUser", _this_user),
+    _staff(
+        "insta.gateway.v1.AdminService/DeleteUser",
+        lambda s: {"user_id": s.superuser.id},
+        staff=SUPERUSER_ONLY,
+        superuser=WRONG_PASSWORD,
+        case="a superuser",
+    ),
+    _superusers("insta.gateway.v1.AdminService/SetUserRoles", _promotion),
+    # Accounts and passwords.
+    _everybody("insta.users.v1.AuthService/Login", _login),
+    _users("insta.users.v1.AuthService/ChangePassword", _passwords),
+    _everybody("insta.users.v1.AuthService/GetKeySet", _nothing),
+    _everybody("insta.users.v1.UserService/CreateUser", _new_account),
+    _users("insta.users.v1.UserService/GetUser", _this_user),
+    _users("insta.users.v1.UserService/BatchGetUsers", _these_users),
+    _users("insta.users.v1.UserService/LookUpUser", lambda s: {"username": s.owner.username}),
+    _staff("insta.users.v1.UserService/ListUsers", _nothing),
+    _owner("insta.users.v1.UserService/UpdateUser", lambda s: {"user": {"id": s.owner.id, "bio": "Changed"}}),
+    _owner(
+        "insta.users.v1.UserService/DeleteUser",
+        lambda s: {"user_id": s.owner.id, "password": PASSWORD},
+        staff=OK,
+        superuser=OK,
+    ),
+    _owner(
+        "insta.users.v1.UserService/DeleteUser",
+        lambda s: {"user_id": s.superuser.id, "password": PASSWORD},
+        owner=NOT_OWNER,
+        staff=SUPERUSER_ONLY,
+        superuser=OK,
+        case="a superuser",
+    ),
+    _superusers("insta.users.v1.UserService/SetRoles", _promotion),
+    _staff("insta.users.v1.UserService/SetActive", _deactivation),
+    _staff(
+        "insta.users.v1.UserService/SetActive",
+        lambda s: {"user_id": s.superuser.id, "active": False},
+        staff=SUPERUSER_ONLY,
+        case="a superuser",
+    ),
+    # Posts.
+    _users("insta.posts.v1.PostService/CreatePost", _a_title),
+    _users("insta.posts.v1.PostService/GetPost", _this_post),
+    _users("insta.posts.v1.PostService/BatchGetPosts", _these_posts),
+    _users("insta.posts.v1.PostService/ListPostsByAuthor", lambda s: {"author_id": s.owner.id}),
+    _users("insta.posts.v1.PostService/BatchCountPosts", lambda s: {"author_ids": [s.owner.id]}),
+    _owner("insta.posts.v1.PostService/UpdatePost", _a_new_title),
+    _owner("insta.posts.v1.PostService/DeletePost", _this_post, staff=OK, superuser=OK),
+    # Follows, likes, comments, and their counters.
+    _users("insta.social.v1.FollowService/Follow", lambda s: {"followee_id": s.bystander.id}),
+    _users("insta.social.v1.FollowService/Unfollow", lambda s: {"followee_id": s.bystander.id}),
+    _users("insta.social.v1.FollowService/ListFollowers", _this_user),
+    _users("insta.social.v1.FollowService/ListFollowees", _this_user),
+    _users("insta.social.v1.FollowService/ListFolloweeIds", _nothing),
+    _users("insta.social.v1.FollowService/BatchGetRelations", _these_users),
+    _users("insta.social.v1.LikeService/LikePost", _this_post),
+    _users("insta.social.v1.LikeService/UnlikePost", _this_post),
+    _users("insta.social.v1.LikeService/ListLikes", _this_post),
+    _users("insta.social.v1.CommentService/CreateComment", _a_comment),
+    _owner("insta.social.v1.CommentService/UpdateComment", _a_new_text),
+    _owner("insta.social.v1.CommentService/DeleteComment", _this_comment, host=OK, staff=OK, superuser=OK),
+    _users("insta.social.v1.CommentService/ListComments", _this_post),
+    _users("insta.social.v1.StatsService/BatchGetPostStats", _these_posts),
+    _users("insta.social.v1.StatsService/BatchGetUserStats", _these_users),
+)
