@@ -27,6 +27,10 @@ lint: setup ## Check style, types, contracts and the borders between the parts
 protos: setup ## Generate the Python stubs from the contracts
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
+clients: setup ## Generate Go and TypeScript stubs into gen/ (needs go and npm)
+	@npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/clients/typescript
+	@$(BIN)/buf generate insta/insta.binpb --path insta --clean
+
 setup: $(VENV)/installed insta/insta.binpb
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -39,4 +43,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
-.PHONY: help run apart test lint protos setup
+.PHONY: help run apart test lint protos clients setup

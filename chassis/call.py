@@ -10,7 +10,7 @@ from dataclasses import dataclass
 TRACE_KEY = "trace-id"
 TRACEPARENT_KEY = "traceparent"
 AUTHORIZATION_KEY = "authorization"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,9 @@ class Pager:
         except (binascii.Error, ValueError):
             raise _invalid_token() from None
         packed, mac = raw[:8], raw[8:]
+        if _encoded(raw) != token:
+            # The decoder passes over characters that are none of its own: a token has one spelling.
+            raise _invalid_token()
         if not hmac.compare_digest(mac, self._mac(packed, request)):
             raise _invalid_token()
         (start,) = struct.unpack(">q", packed)
@@ -75,8 +78,7 @@ class Pager:
         if len(rows) <= size:
             return page, ""
         packed = struct.pack(">q", row_id(page[-1]))
-        token = base64.urlsafe_b64encode(packed + self._mac(packed, request))
-        return page, token.decode().rstrip("=")
+        return page, _encoded(packed + self._mac(packed, request))
 
     def _mac(self, packed: bytes, request: message.Message) -> bytes:
         arguments = type(request)()
@@ -86,6 +88,10 @@ class Pager:
         subject = "\0".join((type(request).DESCRIPTOR.full_name, str(caller().user_id)))
         content = packed + subject.encode() + b"\0" + arguments.SerializeToString(deterministic=True)
         return hmac.digest(self._key, content, hashlib.sha256)[:_MAC_SIZE]
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _invalid_token() -> errors.InvalidArgument:

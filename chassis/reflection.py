@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha_pb2
 
 import insta
@@ -41,9 +40,6 @@ class Descriptors:
         self._file_of_extension: dict[tuple[str, int], str] = {}
         for file in _contracts():
             self._add(file)
-        # What the details of an error are made of, for clients that decode them by reflection.
-        for module in (error_details_pb2, status_pb2):
-            self._add_with_imports(module.DESCRIPTOR)
         pool = descriptor_pool.Default()
         for service in self.services:
             if service not in self._file_of_symbol:

@@ -23,7 +23,7 @@ def check(request: message.Message) -> None:
         # Each item of a list is looked at, also in one that is far too long: millions of them would hold everybody up.
         if _items(request) <= _ITEMS_LIMIT:
             violations = _validator.collect_violations(request)
-        raise _error([_described(violation) for violation in violations])
+        raise _error([described for violation in violations for described in _described(violation)])
 
 
 def warm_up(request_class: type[message.Message]) -> None:
@@ -42,8 +42,8 @@ def _items(request: message.Message) -> int:
     return count
 
 
-def _described(violation: protovalidate.Violation) -> tuple[str, str]:
-    """The path of the field, and what is wrong with it."""
+def _described(violation: protovalidate.Violation) -> list[tuple[str, str]]:
+    """The paths of the fields that are concerned, and what is wrong with them."""
     proto = violation.proto
     path = ""
     for element in proto.field.elements if proto.field else ():
@@ -52,10 +52,10 @@ def _described(violation: protovalidate.Violation) -> tuple[str, str]:
         if index is not None and isinstance(index.value, int):
             path += f"[{index.value}]"
     if path:
-        return path, proto.message or f"breaks the rule {proto.rule_id}"
-    # A rule over several fields names the one to change at the start of its message.
-    field, _, description = proto.message.partition(": ")
-    return field, description
+        return [(path, proto.message or f"breaks the rule {proto.rule_id}")]
+    # A rule over several fields names those to change at the start of its message.
+    fields, _, description = proto.message.partition(": ")
+    return [(field, description) for field in fields.split(", ")]
 
 
 def _error(violations: list[tuple[str, str]]) -> errors.InvalidArgument:

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from google.rpc import error_details_pb2
 from grpc_tools import protoc
 from protovalidate._gen.buf.validate import validate_pb
 
@@ -46,7 +47,14 @@ def _generated(scratch: Path) -> Path:
     _protoc(*inputs, f"--python_out={package}", f"--mypy_out=quiet:{package}", RULES)
     _protoc(*inputs, f"--grpc_python_out={scratch}", f"--mypy_grpc_out=quiet,only_async:{scratch}", *services)
     descriptors = package / "insta.binpb"
-    _protoc(*inputs, "--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}", *contracts)
+    # With what the details of errors are made of, for clients in other languages.
+    details = [
+        f"-I{Path(error_details_pb2.__file__).parents[2]}",
+        "google/rpc/error_details.proto",
+        "google/rpc/status.proto",
+    ]
+    everything = ["--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"]
+    _protoc(*inputs, *everything, *contracts, *details)
     for stub in [*package.rglob("*.py"), *package.rglob("*.pyi")]:
         text = stub.read_text()
         stub.write_text(re.sub(r"\bfrom buf\.validate import", "from insta.buf.validate import", text))
@@ -57,9 +65,9 @@ def _generated(scratch: Path) -> Path:
 
 
 def _rules() -> descriptor_pb2.FileDescriptorSet:
-    """The rules of buf.validate with the files that they import."""
+    """The rules of buf.validate, and the files of protobuf itself that contracts import."""
     files = descriptor_pb2.FileDescriptorSet()
-    for module in (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
+    for module in (any_pb2, descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
         module.DESCRIPTOR.CopyToProto(files.file.add())
     files.file.add().MergeFromString(validate_pb.desc().proto.to_binary())
     return files

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pool
 
 from chassis.call import Caller
 from chassis.endpoint import Admission, Endpoint
-from chassis.identity import Verifier, account_deleted, account_inactive
+from chassis.identity import Verifier, account_inactive
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
@@ -107,12 +106,7 @@ class Assembly:
 
     async def _require_standing(self, caller: Caller) -> None:
         stub = users_pb2_grpc.UserServiceStub(self._channels["users"])
-        try:
-            user = (await stub.GetUser(users_pb2.GetUserRequest(user_id=caller.user_id))).user
-        except grpc.aio.AioRpcError as failure:
-            if failure.code() is grpc.StatusCode.NOT_FOUND:
-                raise account_deleted() from None
-            raise
+        user = (await stub.GetUser(users_pb2.GetUserRequest(user_id=caller.user_id))).user
         if not user.private_details.active:
             raise account_inactive()
 

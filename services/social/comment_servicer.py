@@ -34,11 +34,10 @@ class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
         self, request: comments_pb2.DeleteCommentRequest, context: object
     ) -> comments_pb2.DeleteCommentResponse:
         comment = await self._store.read(comments.get, request.comment_id)
-        if caller().user_id != comment.author_id and not caller().staff:
-            post = await self._posts.require(comment.post_id)
-            if caller().user_id != post.author_id:
-                text = "only its author, the post's author and staff can delete a comment"
-                raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, text)
+        allowed = caller().staff or caller().user_id == comment.author_id
+        if not allowed and caller().user_id != await self._posts.author_id(comment.post_id):
+            text = "only its author, the post's author and staff can delete a comment"
+            raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, text)
         await self._store.write(comments.delete, request.comment_id)
         return comments_pb2.DeleteCommentResponse()
 

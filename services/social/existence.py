@@ -18,6 +18,11 @@ class Posts:
         """The post. A call for one that does not exist fails with NOT_FOUND."""
         return (await self._posts.GetPost(posts_pb2.GetPostRequest(post_id=post_id))).post
 
+    async def author_id(self, post_id: int) -> int | None:
+        """Who wrote the post. None: there is no such post."""
+        found = await self._posts.BatchGetPosts(posts_pb2.BatchGetPostsRequest(post_ids=[post_id]))
+        return found.posts[0].author_id if found.posts else None
+
 
 class Users:
     """The people of the users service."""

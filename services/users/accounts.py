@@ -64,6 +64,7 @@ _insert = compiled(
         first_name=param("first_name"),
         last_name=param("last_name"),
         bio=param("bio"),
+        search_key=param("search_key"),
         active=1,
         staff=param("superuser"),
         superuser=param("superuser"),
@@ -107,6 +108,7 @@ def create(
             first_name=first_name,
             last_name=last_name,
             bio=bio,
+            search_key=_search_key(username, email, first_name, last_name),
             superuser=int(superuser),
             now=clock.now(),
         )
@@ -125,6 +127,18 @@ def get(db: Database, user_id: int) -> Account:
     account = _by_id.one(db, id=user_id)
     if account is None:
         raise _not_found(str(user_id))
+    return account
+
+
+def own(db: Database, caller: Caller) -> Account:
+    """Read the caller's own account, as it is now: their token may be older than what happened to it.
+
+    Raises:
+        Unauthenticated: it was deleted.
+    """
+    account = _by_id.one(db, id=caller.user_id)
+    if account is None:
+        raise identity.account_deleted()
     return account
 
 
@@ -156,14 +170,8 @@ def search(
         privileged = (User.staff == 1) | (User.superuser == 1)
         query = query.where(privileged if staff else ~privileged)
     if text:
-        # peewee's `contains` escapes the wildcards of LIKE, which ignores the case of ASCII only.
-        folded = text.casefold()
-        query = query.where(
-            User.username_key.contains(folded)
-            | User.email_key.contains(folded)
-            | User.first_name.contains(text)
-            | User.last_name.contains(text)
-        )
+        # peewee's `contains` escapes the wildcards of LIKE.
+        query = query.where(User.search_key.contains(_folded(text)))
     query = query.order_by(User.id.desc()).limit(limit)
     return [Account(*row) for row in db.execute(query).fetchall()]
 
@@ -174,15 +182,15 @@ def credentials_for(db: Database, login: str) -> Credentials | None:
     return query.one(db, key=_folded(login))
 
 
-def credentials_of(db: Database, user_id: int) -> Credentials:
-    """What the password of an account is checked against.
+def credentials_of(db: Database, caller: Caller) -> Credentials:
+    """What the caller's own password is checked against.
 
     Raises:
-        NotFound: there is no such account.
+        Unauthenticated: their account was deleted.
     """
-    credentials = _credentials_by_id.one(db, id=user_id)
+    credentials = _credentials_by_id.one(db, id=caller.user_id)
     if credentials is None:
-        raise _not_found(str(user_id))
+        raise identity.account_deleted()
     return credentials
 
 
@@ -208,11 +216,13 @@ def update(db: Database, caller: Caller, user_id: int, changes: Mapping[str, str
         raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "user.id: only one's own account can be changed")
     account = _acting(db, caller)
     values = {name: value for name, value in changes.items() if getattr(account, name) != value}
+    if not values:
+        return account
+    found_by = ("username", "email", "first_name", "last_name")
+    values["search_key"] = _search_key(*(values.get(name, getattr(account, name)) for name in found_by))
     for name in ("username", "email"):
         if name in values:
             values[f"{name}_key"] = _folded(values[name])
-    if not values:
-        return account
     try:
         return _change(db, user_id, values)
     except peewee.IntegrityError as conflict:
@@ -277,10 +287,8 @@ def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Acco
 
 
 def _acting(db: Database, caller: Caller) -> Account:
-    """The account of the caller as it is now: its token may be older than what happened to it."""
-    account = _by_id.one(db, id=caller.user_id)
-    if account is None:
-        raise identity.account_deleted()
+    """The account of a caller who is about to change something. It must be active."""
+    account = own(db, caller)
     if not account.active:
         raise identity.account_inactive()
     return account
@@ -311,6 +319,10 @@ def _folded(name: str) -> str:
     return name.casefold()
 
 
+def _search_key(username: str, email: str, first_name: str, last_name: str) -> str:
+    return _folded("\n".join((username, email, first_name, last_name)))
+
+
 def _superusers_only() -> errors.PermissionDenied:
     return errors.PermissionDenied(Reason.REASON_SUPERUSER_ONLY, "only superusers can change staff and superusers")
 
@@ -321,7 +333,7 @@ def _not_found(who: str) -> errors.NotFound:
 
 def _taken(conflict: peewee.IntegrityError) -> errors.AlreadyExists:
     if "username_key" in str(conflict):
-        text = "username: belongs to somebody already; choose another"
-        return errors.AlreadyExists(Reason.REASON_USERNAME_TAKEN, text, violations=[("username", "is taken")])
-    text = "email: belongs to an account already; log in with it, or use another"
-    return errors.AlreadyExists(Reason.REASON_EMAIL_TAKEN, text, violations=[("email", "is taken")])
+        text = "the username belongs to somebody already; choose another"
+        return errors.AlreadyExists(Reason.REASON_USERNAME_TAKEN, text)
+    text = "the email address belongs to an account already; log in with it, or use another"
+    return errors.AlreadyExists(Reason.REASON_EMAIL_TAKEN, text)

@@ -35,7 +35,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def ChangePassword(
         self, request: auth_pb2.ChangePasswordRequest, context: object
     ) -> auth_pb2.ChangePasswordResponse:
-        credentials = await self._store.read(accounts.credentials_of, caller().user_id)
+        credentials = await self._store.read(accounts.credentials_of, caller())
         correct = await self._passwords.check(request.current_password, credentials.password_hash)
         if not correct or not await self._store.write(
             accounts.set_password, caller(), credentials, await self._passwords.hash(request.new_password)

@@ -8,7 +8,7 @@ from chassis.models import BooleanField, IdField, Table
 
 
 class User(Table):
-    """An account. What is unique without regard to case is kept a second time, folded."""
+    """An account. What is unique or found without regard to case is kept a second time, folded."""
 
     id = IdField()
     username = peewee.TextField()
@@ -19,6 +19,7 @@ class User(Table):
     first_name = peewee.TextField()
     last_name = peewee.TextField()
     bio = peewee.TextField()
+    search_key = peewee.TextField()
     active = BooleanField()
     staff = BooleanField()
     superuser = BooleanField()

@@ -33,9 +33,11 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         return users_pb2.CreateUserResponse(user=private_user(account))
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
+        if request.user_id == caller().user_id:
+            own = await self._store.read(accounts.own, caller())
+            return users_pb2.GetUserResponse(user=private_user(own))
         account = await self._store.read(accounts.get, request.user_id)
-        visible = caller().staff or caller().user_id == account.id
-        return users_pb2.GetUserResponse(user=private_user(account) if visible else public_user(account))
+        return users_pb2.GetUserResponse(user=private_user(account) if caller().staff else public_user(account))
 
     async def BatchGetUsers(
         self, request: users_pb2.BatchGetUsersRequest, context: object
@@ -76,7 +78,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, context: object) -> users_pb2.DeleteUserResponse:
         if request.user_id == caller().user_id:
-            credentials = await self._store.read(accounts.credentials_of, request.user_id)
+            credentials = await self._store.read(accounts.credentials_of, caller())
             if not await self._passwords.check(request.password, credentials.password_hash):
                 raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, "password: is not that of the account")
         await self._store.write(accounts.delete, caller(), request.user_id)

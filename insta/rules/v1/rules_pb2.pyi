@@ -21,7 +21,7 @@ line: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _buil
 prose: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """Text of many lines: tabs and line breaks, and no other control characters."""
 not_blank: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
-"""At least one character that can be seen."""
+"""At least one character that can be seen, unless it is empty: whether it may be is for `min_len` to say."""
 username: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """The characters of a username: letters, digits, dots and underscores of ASCII."""
 http_url: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]

@@ -95,7 +95,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Reads one account. NOT_FOUND (USER_NOT_FOUND) if there is none with this id.
+        """Reads one account. NOT_FOUND (USER_NOT_FOUND) if there is none with this id; UNAUTHENTICATED (TOKEN_INVALID) if it was
+        the caller's own and was deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,7 +21,9 @@ class UserServiceStub:
     ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to somebody.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.GetUserResponse]
-    """Reads one account. NOT_FOUND (USER_NOT_FOUND) if there is none with this id."""
+    """Reads one account. NOT_FOUND (USER_NOT_FOUND) if there is none with this id; UNAUTHENTICATED (TOKEN_INVALID) if it was
+    the caller's own and was deleted.
+    """
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_users_pb2.BatchGetUsersRequest, _users_pb2.BatchGetUsersResponse]
     """Reads many accounts. Unknown ids are left out."""
     LookUpUser: _aio.UnaryUnaryMultiCallable[_users_pb2.LookUpUserRequest, _users_pb2.LookUpUserResponse]
@@ -68,7 +70,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.GetUserRequest,
         context: _aio.ServicerContext[_users_pb2.GetUserRequest, _abc.Awaitable[_users_pb2.GetUserResponse]],
     ) -> _abc.Awaitable[_users_pb2.GetUserResponse]:
-        """Reads one account. NOT_FOUND (USER_NOT_FOUND) if there is none with this id."""
+        """Reads one account. NOT_FOUND (USER_NOT_FOUND) if there is none with this id; UNAUTHENTICATED (TOKEN_INVALID) if it was
+        the caller's own and was deleted.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetUsers(

@@ -16,6 +16,7 @@ def up(migrator, db):
         first_name = peewee.TextField()
         last_name = peewee.TextField()
         bio = peewee.TextField()
+        search_key = peewee.TextField()
         active = BooleanField()
         staff = BooleanField()
         superuser = BooleanField()
