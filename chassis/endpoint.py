@@ -77,6 +77,7 @@ class Endpoint:
         self.path = f"/{service}/{method.name}"
         self.streams_requests: bool = method.client_streaming
         self.streams_responses: bool = method.server_streaming
+        self._response_class: type[message.Message] = message_factory.GetMessageClass(method.output_type)
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
         self._access = access.policy(method)
         changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
@@ -106,7 +107,10 @@ class Endpoint:
             await self._identify(call)
             request = self.parse(request)
             validation.check(request)
-            return await handler(request, call)
+            response = await handler(request, call)
+            if not isinstance(response, self._response_class):
+                raise TypeError(f"{self.path} answered a {type(response).__name__}")
+            return response
         except BaseException as failure:
             code, error = self._failed(failure)
             if error is None:

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2
 
+from chassis.call import TRACE_KEY
 from insta.errors.v1 import errors_pb2
 
 Reason = errors_pb2.Reason
@@ -139,12 +140,13 @@ _BY_CODE = {
 class LocalRpcError(grpc.aio.AioRpcError):
     """What a call on a local channel raises: the error of the handler, as a stub's caller expects it."""
 
-    def __init__(self, error: Error) -> None:
+    def __init__(self, error: Error, trace_id: str) -> None:
         super().__init__(error.code, grpc.aio.Metadata(), grpc.aio.Metadata(), error.text)
         self.error = error
+        self._trace_id = trace_id
 
     def trailing_metadata(self) -> grpc.aio.Metadata:  # type: ignore[override]  # aio's own class answers this, too
-        return grpc.aio.Metadata((DETAILS_KEY, self.error.status().SerializeToString()))
+        return grpc.aio.Metadata((TRACE_KEY, self._trace_id), (DETAILS_KEY, self.error.status().SerializeToString()))
 
 
 def from_downstream(failure: grpc.aio.AioRpcError) -> Error | None:

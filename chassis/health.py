@@ -35,7 +35,7 @@ class HealthServicer:
     async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> health_pb2.HealthCheckResponse:
         status = self._status(request.service)
         if status == _SERVICE_UNKNOWN:
-            text = f"service: no service {request.service!r} here; leave it empty for the server as a whole"
+            text = "service: no such service here; List names them, and the empty name is the server as a whole"
             raise errors.NotFound(Reason.REASON_SERVICE_NOT_FOUND, text)
         return health_pb2.HealthCheckResponse(status=status)
 

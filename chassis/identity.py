@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+import grpc
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from chassis import errors
+from chassis import errors, logs
 from chassis.call import Caller
 from chassis.errors import Reason
 
@@ -21,10 +23,15 @@ REQUIRED_CLAIMS = ["iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp"]
 ROLE_STAFF = "staff"
 ROLE_SUPERUSER = "superuser"
 
+_USER_ID = re.compile("[1-9][0-9]{0,18}")
 _TOKEN_LIMIT = 4096
+# The clocks of two machines differ: a token may seem to come from a future as near as this.
+_LEEWAY_SECONDS = 5
 _REMEMBERED_TOKENS = 10_000
 _SECONDS_BETWEEN_FETCHES = 10.0
 _SECONDS_AFTER_FAILURE = 1.0
+
+log = logs.get(__name__)
 
 FetchKeys = Callable[[], Awaitable[Mapping[str, bytes]]]
 
@@ -41,6 +48,7 @@ class Verifier:
         self._keys: dict[str, ed25519.Ed25519PublicKey] = {}
         self._fetching = asyncio.Lock()
         self._next_fetch = 0.0
+        self._published = False
         self._verified: dict[str, tuple[Caller, float]] = {}
 
     async def verify(self, authorization: str) -> Caller:
@@ -75,8 +83,10 @@ class Verifier:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                options={"require": REQUIRED_CLAIMS, "strict_aud": True},
+                options={"require": REQUIRED_CLAIMS, "strict_aud": True, "verify_iat": False},
             )
+            if claims["iat"] > time.time() + _LEEWAY_SECONDS:
+                raise _invalid()
             return _caller(claims), float(claims["exp"])
         except jwt.ExpiredSignatureError:
             text = "the access token has expired; log in again"
@@ -88,15 +98,24 @@ class Verifier:
         """The key named `kid`, after a look at what the users service publishes now."""
         async with self._fetching:
             if time.monotonic() >= self._next_fetch:
-                # Set before the fetch, so that one that fails is not tried again by each call that waited for it.
-                self._next_fetch = time.monotonic() + _SECONDS_AFTER_FAILURE
-                published = await self._fetch_keys()
-                self._keys = {name: ed25519.Ed25519PublicKey.from_public_bytes(key) for name, key in published.items()}
-                self._next_fetch = time.monotonic() + _SECONDS_BETWEEN_FETCHES
+                await self._fetch_published()
         key = self._keys.get(kid)
         if key is None:
-            raise _invalid() if self._keys else errors.unavailable()
+            raise _invalid() if self._published else errors.unavailable()
         return key
+
+    async def _fetch_published(self) -> None:
+        try:
+            published = await self._fetch_keys()
+        except grpc.aio.AioRpcError as failure:
+            log.warning("the keys could not be fetched", error=repr(failure))
+            self._published = False
+            # The calls that waited meanwhile do not each try it again.
+            self._next_fetch = time.monotonic() + _SECONDS_AFTER_FAILURE
+        else:
+            self._keys = {name: ed25519.Ed25519PublicKey.from_public_bytes(key) for name, key in published.items()}
+            self._published = True
+            self._next_fetch = time.monotonic() + _SECONDS_BETWEEN_FETCHES
 
 
 def _token(authorization: str) -> str:
@@ -111,10 +130,11 @@ def _token(authorization: str) -> str:
 
 def _caller(claims: Mapping[str, object]) -> Caller:
     roles = claims.get("roles", [])
-    if not isinstance(roles, list):
+    user_id = str(claims["sub"])
+    if not isinstance(roles, list) or not _USER_ID.fullmatch(user_id):
         raise _invalid()
     superuser = ROLE_SUPERUSER in roles
-    return Caller(user_id=int(str(claims["sub"])), staff=superuser or ROLE_STAFF in roles, superuser=superuser)
+    return Caller(user_id=int(user_id), staff=superuser or ROLE_STAFF in roles, superuser=superuser)
 
 
 def _invalid() -> errors.Unauthenticated:

@@ -85,11 +85,11 @@ class LocalCall:
         try:
             return (yield from self._task.__await__())
         except errors.Error as error:
-            raise errors.LocalRpcError(error) from None
+            raise errors.LocalRpcError(error, self._call.trace_id) from None
         except asyncio.CancelledError:
             if self._error is None:
                 raise
-            raise errors.LocalRpcError(self._error) from None
+            raise errors.LocalRpcError(self._error, self._call.trace_id) from None
 
     def cancel(self) -> bool:
         return self._task.cancel()

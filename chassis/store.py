@@ -209,7 +209,8 @@ class Store:
             error = _storage_error(failure)
             answers = [_Answer(job, None, error) for job in taken]
         else:
-            self._on_commit(len(answers))
+            if answers:
+                self._on_commit(len(answers))
         _send(answers)
         return more
 
@@ -245,6 +246,9 @@ class Store:
                 raise
             self._db.execute_sql("ROLLBACK TO job")
             self._db.execute_sql("RELEASE job")
+            if isinstance(failure, StopIteration):
+                # A future takes none.
+                failure = RuntimeError("a change raised StopIteration")
             return _Answer(job, None, _storage_error(failure) if _is_full(failure) else failure)
         self._db.execute_sql("RELEASE job")
         return _Answer(job, result, None)

@@ -11,7 +11,7 @@ import click
 
 from chassis import settings as chassis_settings
 from chassis.settings import SettingError, Settings
-from suite import operator, serving, supervisor
+from suite import call, check, demo, operator, serving, supervisor
 from suite.composition import GATEWAY, SERVICES
 from suite.serving import Addresses
 
@@ -90,6 +90,9 @@ def apart(settings: Settings) -> None:
 
 main.add_command(operator.superuser)
 main.add_command(operator.token)
+main.add_command(demo.demo)
+main.add_command(call.call)
+main.add_command(check.check)
 
 
 def _exposed(settings: Settings, insecure_plaintext: bool) -> Settings:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import apsw
 import click
+import peewee
 
 from chassis import errors, identity, validation
 from chassis.settings import Settings
@@ -16,6 +19,8 @@ from insta.users.v1 import users_pb2
 from services.users import accounts, tokens
 from services.users.passwords import Passwords
 from suite.composition import SERVICES, database_path
+
+_ID = re.compile("[0-9]{1,18}")
 
 Result = TypeVar("Result")
 
@@ -67,14 +72,23 @@ def create(
 @click.pass_obj
 def token(settings: Settings, user: str, raw: bool) -> None:
     """Print an access token of USER (a username or an id) as an option for grpcurl. It is valid for 15 minutes."""
-    issued = _with_users(settings, lambda users: users.write_now(_issue, user))
+    issued = issue_token(settings, user)
     click.echo(issued.text if raw else f"-H 'authorization: Bearer {issued.text}'")
+
+
+def issue_token(settings: Settings, user: str) -> tokens.AccessToken:
+    """An access token of a user, given by their username or id.
+
+    Raises:
+        click.ClickException: there is none, or the database cannot be used.
+    """
+    return _with_users(settings, lambda users: users.write_now(_issue, user))
 
 
 def _issue(db: Database, user: str) -> tokens.AccessToken:
     tokens.ensure_key(db)
     newest, *_ = tokens.keys(db)
-    account = accounts.get(db, int(user)) if user.isdecimal() else accounts.look_up(db, user)
+    account = accounts.get(db, int(user)) if _ID.fullmatch(user) else accounts.look_up(db, user)
     if not account.active:
         raise identity.account_inactive()
     return tokens.issue(newest, account)
@@ -87,10 +101,9 @@ def _with_users(settings: Settings, work: Callable[[Store], Result]) -> Result:
     path = database_path(settings, users)
     try:
         store = Store(path, users.migrations)
-    except OSError as failure:
-        raise click.ClickException(
-            f"cannot use {path}: {failure.strerror}. Set INSTA_DATA to another folder."
-        ) from None
+    except (OSError, apsw.Error, peewee.PeeweeException) as failure:
+        text = f"cannot use {path}: {failure}. Set INSTA_DATA to another folder."
+        raise click.ClickException(text) from None
     try:
         return work(store)
     except errors.Error as error:

@@ -89,6 +89,9 @@ async def _serve(
         loop.add_signal_handler(number, stopping.set)
     assembly = Assembly(settings, services, served)
     try:
+        metrics = ""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            metrics = serve_metrics(settings, served, assembly.metrics.registry)
         server = assembly.server(shares_port=supervised)
         try:
             if not supervised:
@@ -97,9 +100,6 @@ async def _serve(
             port = await server.start(listen)
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
-        metrics = ""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            metrics = serve_metrics(settings, served, assembly.metrics.registry)
         announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.

@@ -59,7 +59,7 @@ def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], 
     with ExitStack() as held:
         for service in SERVICES.values():
             held.enter_context(serving.data_lock(settings, service))
-        address = _reserve(held, listen)
+        address = _reserve(held, listen, "INSTA_LISTEN")
         folder = held.enter_context(tempfile.TemporaryDirectory(prefix="insta-metrics-"))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         metrics = serving.serve_metrics(settings, GATEWAY, of_workers())
@@ -80,10 +80,11 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
             "social": settings.social_address,
             "gateway": serving.listen_address(settings, GATEWAY),
         }
-        reserved = {name: _reserve(held, address) for name, address in listen.items()}
-        addresses = {
-            f"INSTA_{name.upper()}_ADDRESS": address for name, address in reserved.items() if name != GATEWAY.name
+        variables = {name: f"INSTA_{name.upper()}_ADDRESS" for name in listen if name != GATEWAY.name}
+        reserved = {
+            name: _reserve(held, address, variables.get(name, "INSTA_LISTEN")) for name, address in listen.items()
         }
+        addresses = {variable: reserved[name] for name, variable in variables.items()}
         services = [
             Child(name, ("serve", name), {**addresses, "INSTA_LISTEN": reserved[name], **_metrics(settings, name)})
             for name in SERVICES
@@ -102,12 +103,13 @@ def _metrics(settings: Settings, name: str) -> dict[str, str]:
     return {"INSTA_METRICS_LISTEN": f"127.0.0.1:{SERVICES[name].metrics_port}"}
 
 
-def _reserve(held: ExitStack, address: str) -> str:
+def _reserve(held: ExitStack, address: str, variable: str) -> str:
     """Keep an address for the processes of this suite. Returns it with the port that it got."""
     try:
         reservation: socket.socket = held.enter_context(hold_port(address))
-    except OSError:
-        raise serving.taken(address, "INSTA_LISTEN") from None
+    except (OSError, ValueError, OverflowError):
+        # The address of a service may also be a name that only gRPC understands.
+        raise serving.taken(address, variable) from None
     return f"{address.rpartition(':')[0]}:{reservation.getsockname()[1]}"
 
 

@@ -1,0 +1,105 @@
+"""Small services that answer as a test tells them, in this process or behind a port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import descriptor_pool
+
+from chassis.endpoint import Admission
+from chassis.identity import Verifier
+from chassis.local import LocalChannel
+from chassis.metrics import Metrics
+from chassis.remote import RemoteChannel
+from chassis.server import Server, endpoints_of
+from insta.posts.v1 import posts_pb2, posts_pb2_grpc
+from insta.users.v1 import auth_pb2, auth_pb2_grpc
+from tests.chassis.issuer import Issuer
+
+CONTRACTS = ("insta.posts.v1.PostService", "insta.users.v1.AuthService")
+MAX_CALLS = 100
+
+
+async def _answer(request: posts_pb2.GetPostRequest) -> posts_pb2.GetPostResponse:
+    return posts_pb2.GetPostResponse(post=posts_pb2.Post(id=request.post_id, title="First light"))
+
+
+class Posts(posts_pb2_grpc.PostServiceServicer):
+    """Methods for users.
+
+    Attributes:
+        script: Answers `GetPost` and `CreatePost`.
+        requests: What reached them.
+    """
+
+    def __init__(self) -> None:
+        self.script: Callable[[Any], Awaitable[Any]] = _answer
+        self.requests: list[Any] = []
+
+    async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
+        self.requests.append(request)
+        return await self.script(request)
+
+    async def CreatePost(self, request: posts_pb2.CreatePostRequest, context: object) -> posts_pb2.CreatePostResponse:
+        self.requests.append(request)
+        return await self.script(request)
+
+
+class Auth(auth_pb2_grpc.AuthServiceServicer):
+    """A method for everybody."""
+
+    async def Login(self, request: auth_pb2.LoginRequest, context: object) -> auth_pb2.LoginResponse:
+        return auth_pb2.LoginResponse(access_token=request.login)
+
+
+@dataclass
+class Peer:
+    """A service and the way to it.
+
+    Attributes:
+        servicer: What is called.
+        channel: To it, as other services have one.
+        metrics: What it counts.
+        server: None in this process.
+        address: host:port of the server.
+    """
+
+    servicer: Posts
+    channel: Any
+    metrics: Metrics
+    server: Server | None = None
+    address: str = ""
+
+    @property
+    def posts(self) -> posts_pb2_grpc.PostServiceStub:
+        return posts_pb2_grpc.PostServiceStub(self.channel)
+
+    @property
+    def auth(self) -> auth_pb2_grpc.AuthServiceStub:
+        return auth_pb2_grpc.AuthServiceStub(self.channel)
+
+
+@asynccontextmanager
+async def running(kind: str, issuer: Issuer, max_calls: int = MAX_CALLS) -> AsyncIterator[Peer]:
+    """A service that runs in this process ("local"), or on a server of its own ("remote")."""
+    servicer = Posts()
+    verifier = Verifier(issuer.published)
+    metrics = Metrics()
+    endpoints = endpoints_of(
+        dict(zip(CONTRACTS, (servicer, Auth()), strict=True)), verifier, metrics, Admission(max_calls)
+    )
+    if kind == "local":
+        yield Peer(servicer, LocalChannel(endpoints), metrics)
+        return
+    server = Server(endpoints, verifier, metrics, max_calls=max_calls)
+    address = f"127.0.0.1:{await server.start('127.0.0.1:0')}"
+    pool = descriptor_pool.Default()
+    channel = RemoteChannel(address, [pool.FindServiceByName(name) for name in CONTRACTS])
+    try:
+        yield Peer(servicer, channel, metrics, server, address)
+    finally:
+        await channel.close()
+        await server.drain(0)

@@ -1,0 +1,138 @@
+"""Settings: a wrong one stops the start with a sentence that names it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from chassis import settings
+from chassis.settings import SettingError, Settings
+from suite.main import main
+from tests.running import environment, insta
+
+ADDRESSES = (
+    "",
+    " ",
+    "50051",
+    ":50051",
+    "127.0.0.1",
+    "127.0.0.1:",
+    "127.0.0.1:65536",
+    "127.0.0.1:http",
+    "http://a:80",
+    "::1:80",
+)
+SWITCHES = ("", "yes", "2", "on ")
+WRONG = {
+    "INSTA_DATA": ("",),
+    "INSTA_LISTEN": ADDRESSES,
+    "INSTA_METRICS_LISTEN": ADDRESSES,
+    "INSTA_USERS_ADDRESS": ("", " "),
+    "INSTA_POSTS_ADDRESS": ("", " "),
+    "INSTA_SOCIAL_ADDRESS": ("", " "),
+    "INSTA_INSECURE_PLAINTEXT": SWITCHES,
+    "INSTA_REFLECTION": SWITCHES,
+    "INSTA_MAX_CALLS": ("", "0", "-1", "1.5", "1e3", "many", "100001"),
+    "INSTA_DRAIN_SECONDS": ("", "-1", "601", "1.5", "soon"),
+    "INSTA_BCRYPT_COST": ("", "3", "17", "cheap"),
+    "INSTA_LOG_LEVEL": ("", "loud", "info "),
+    "INSTA_LOG_PRETTY": SWITCHES,
+}
+RIGHT = {
+    "INSTA_DATA": "/data",
+    "INSTA_LISTEN": "[::1]:50051",
+    "INSTA_METRICS_LISTEN": "localhost:0",
+    "INSTA_USERS_ADDRESS": "dns:///users:50052",
+    "INSTA_POSTS_ADDRESS": "posts:50053",
+    "INSTA_SOCIAL_ADDRESS": "10.0.0.1:50054",
+    "INSTA_INSECURE_PLAINTEXT": "True",
+    "INSTA_REFLECTION": "0",
+    "INSTA_MAX_CALLS": "100000",
+    "INSTA_DRAIN_SECONDS": "0",
+    "INSTA_BCRYPT_COST": "4",
+    "INSTA_LOG_LEVEL": "DEBUG",
+    "INSTA_LOG_PRETTY": "1",
+}
+
+
+def test_every_setting_is_tested() -> None:
+    names = {variable for variable, _, _ in settings.described()}
+
+    assert names == set(WRONG) == set(RIGHT)
+
+
+@pytest.mark.parametrize(("variable", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_setting_stops_the_command_with_a_sentence_that_names_it(
+    variable: str, value: str, tmp_path: Path
+) -> None:
+    # A command that ends by itself, should the setting be taken for right.
+    given = {**environment(tmp_path), variable: value}
+    result = CliRunner().invoke(main, ["token", "nobody"], env=given)
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.output.startswith(f"Error: {variable}={value}: must ")
+
+
+def test_right_settings_are_taken() -> None:
+    assert settings.from_environment(RIGHT) == Settings(
+        data=Path("/data"),
+        listen="[::1]:50051",
+        metrics_listen="localhost:0",
+        users_address="dns:///users:50052",
+        posts_address="posts:50053",
+        social_address="10.0.0.1:50054",
+        insecure_plaintext=True,
+        reflection=False,
+        max_calls=100_000,
+        drain_seconds=0,
+        bcrypt_cost=4,
+        log_level="debug",
+        log_pretty=True,
+    )
+
+
+def test_without_settings_the_defaults_hold() -> None:
+    assert settings.from_environment({"PATH": "/bin", "INSTA_UNKNOWN": "x"}) == Settings()
+
+
+def test_the_first_wrong_setting_is_told() -> None:
+    with pytest.raises(SettingError, match="INSTA_LISTEN"):
+        settings.from_environment({"INSTA_LISTEN": "", "INSTA_BCRYPT_COST": ""})
+
+
+@pytest.mark.parametrize("command", [("up",), ("apart",)], ids=" ".join)
+def test_a_data_folder_that_cannot_be_is_told_in_a_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = insta(*command, environment=environment(tmp_path / "file" / "data"))
+
+    assert result.returncode == 1
+    assert "INSTA_DATA" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "variable", ["INSTA_LISTEN", "INSTA_USERS_ADDRESS", "INSTA_POSTS_ADDRESS", "INSTA_SOCIAL_ADDRESS"]
+)
+def test_an_address_that_is_taken_is_told_by_its_setting(variable: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+
+        result = insta("apart", environment=environment(tmp_path, **{variable: address}))
+
+    assert result.returncode == 1
+    assert f"{variable}=" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("value", ["users", "127.0.0.1:99999"])
+def test_a_name_of_a_service_that_is_no_address_to_listen_on_is_told_by_its_setting(value: str, tmp_path: Path) -> None:
+    result = insta("apart", environment=environment(tmp_path, INSTA_USERS_ADDRESS=value))
+
+    assert result.returncode == 1
+    assert "INSTA_USERS_ADDRESS=" in result.stderr
+    assert "Traceback" not in result.stderr
