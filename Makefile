@@ -16,6 +16,9 @@ apart: setup ## Run the suite as four processes
 test: setup ## Run all tests
 	@$(BIN)/pytest -n 2
 
+compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
+	@$(BIN)/pytest tests/compose
+
 lint: setup ## Check style, types, contracts and the borders between the parts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +46,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
-.PHONY: help run apart test lint protos clients setup
+.PHONY: help run apart test compose-test lint protos clients setup

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 
 from tests.people import People, Person
-from tests.running import MODES, RunningSuite, running
+from tests.running import MODES, RunningSuite, at, running
+
+# host:port of a suite that runs already, and has the superuser: it is tested in place of those that are started here.
+_THERE = os.environ.get("INSTA_TEST_ADDRESS")
 
 
-@pytest.fixture(scope="session", params=MODES)
+@pytest.fixture(scope="session", params=["there"] if _THERE else MODES)
 def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """A running suite, in each of the ways to run one."""
+    if _THERE:
+        yield at(_THERE)
+        return
     with running(request.param, tmp_path_factory.mktemp(request.param) / "var") as started:
         yield started
 

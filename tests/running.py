@@ -42,8 +42,13 @@ class RunningSuite:
     metrics_url: str
     addresses: Mapping[str, str]
     environment: Mapping[str, str]
-    process: subprocess.Popen[str]
-    log: Path
+    process: subprocess.Popen[str] | None
+    log: Path | None
+
+
+def at(address: str) -> RunningSuite:
+    """A suite that others started: nothing is known of it but the gateway's address."""
+    return RunningSuite("there", address, "", {"gateway": address}, {}, None, None)
 
 
 def environment(data: Path, **settings: str) -> dict[str, str]:
