@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
-import json
 import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import click
 import peewee
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from chassis import errors, validation
 from chassis.query import compiled, param
@@ -35,77 +29,17 @@ from services.social.models import Comment, Follow, Like, PostCounter, UserCount
 from services.users import accounts
 from services.users.models import User
 from services.users.passwords import Passwords
-from suite import demo_words
+from suite import demo_network, demo_words
 from suite.composition import SERVICES, database_path
+from suite.demo_network import Network, Newcomer, Sizes
+from suite.demo_report import Report
 
 _NUMBER = click.IntRange(0)
 Row = TypeVar("Row")
 
-_YEAR = 365 * 86_400_000_000
 # How long the other writers of a database are to wait for a chunk of rows.
 _HOLD_SECONDS = 0.025
 _CHUNK_ROWS = (200, 20_000)
-# After so many likes other people are about: so few of them that their likes share pages of the index, which doubles
-# the speed, and enough for a network.
-_CROWD_LIKES = 10_000
-_CROWD_PEOPLE = 500
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much to make."""
-
-    users: int
-    posts: int
-    likes: int
-    comments: int
-    follows: int
-
-    def check(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            click.UsageError: names the option.
-        """
-        limits = {
-            "posts": (self.posts, None if self.users else 0, "without people"),
-            "likes": (self.likes, self.users * self.posts, "at most one per person and post"),
-            "comments": (self.comments, None if self.posts else 0, "without posts"),
-            "follows": (
-                self.follows,
-                self.users * min(max(self.users - 1, 0), follows.LIMIT),
-                f"at most one from each person to each other, and {follows.LIMIT:,} per person",
-            ),
-        }
-        for name, (wanted, limit, why) in limits.items():
-            if limit is not None and wanted > limit:
-                raise click.UsageError(f"--{name} {wanted}: {limit:,} are possible here ({why}).")
-
-
-@dataclass
-class _Network:
-    """What was made so far: the parts of a person or post are found under the same index in each list.
-
-    Attributes:
-        end: When everything has happened, in microseconds since 1970.
-        active, popular: Indexes of people, each as often as they do something, or are followed.
-    """
-
-    seed: int
-    sizes: Sizes
-    end: int
-    active: list[int]
-    popular: list[int]
-    user_ids: list[int] = field(default_factory=list)
-    joined: list[int] = field(default_factory=list)
-    usernames: list[str] = field(default_factory=list)
-    post_ids: list[int] = field(default_factory=list)
-    posted: list[int] = field(default_factory=list)
-    authors: list[int] = field(default_factory=list)
-
-    def rng(self, subject: str) -> Random:
-        """The random numbers of one subject: how many another one takes is of no importance to it."""
-        return Random(f"{self.seed} {subject}")
 
 
 @click.command()
@@ -133,16 +67,12 @@ def demo(settings: Settings, /, seed: int, until: datetime.datetime, password: s
     Goes straight into the databases in INSTA_DATA, whether the suite is running or not; calls go on meanwhile. The same
     seed and sizes make the same network. Once more adds as many people again, under other names.
     """
-    wanted = Sizes(**sizes)
-    wanted.check()
-    rng = Random(f"{seed} ranks")
-    network = _Network(
-        seed=seed,
-        sizes=wanted,
-        end=int(until.replace(tzinfo=datetime.UTC).timestamp()) * 1_000_000,
-        active=_ranked(rng, wanted.users, 0.7),
-        popular=_ranked(rng, wanted.users, 0.9),
-    )
+    wanted = Sizes(**sizes, follow_limit=follows.LIMIT)
+    try:
+        wanted.check()
+    except ValueError as wrong:
+        raise click.UsageError(str(wrong)) from None
+    network = Network(seed, wanted, end=int(until.replace(tzinfo=datetime.UTC).timestamp()) * 1_000_000)
     try:
         _check_password(password)
         password_hash = asyncio.run(Passwords(settings.bcrypt_cost).hash(password))
@@ -181,21 +111,21 @@ def _stores(settings: Settings) -> Iterator[dict[str, Store]]:
         yield stores
 
 
-def _fill(network: _Network, stores: dict[str, Store], password_hash: bytes) -> None:
+def _fill(network: Network, stores: dict[str, Store], password_hash: bytes) -> None:
     users, posts, social = stores["users"], stores["posts"], stores["social"]
     sizes = network.sizes
-    report = _Report()
+    report = Report()
     with report.phase("people", sizes.users) as made:
         add_people = partial(_add_people, network, password_hash, network.rng("usernames"))
-        _load(users, _people(network), add_people, made)
+        _load(users, demo_network.people(network), add_people, made)
     with report.phase("posts", sizes.posts) as made:
-        _load(posts, _posts(network), partial(_add_posts, network), made)
+        _load(posts, demo_network.posts(network), partial(_add_posts, network), made)
     with report.phase("likes", sizes.likes) as made:
-        _load(social, _likes(network), _add_likes, made)
+        _load(social, demo_network.likes(network), _add_likes, made)
     with report.phase("comments", sizes.comments) as made:
-        _load(social, _comments(network), _add_comments, made)
+        _load(social, demo_network.comments(network), _add_comments, made)
     with report.phase("follows", sizes.follows) as made:
-        _load(social, _follows(network), _add_follows, made)
+        _load(social, demo_network.follows(network), _add_follows, made)
     report.show()
 
 
@@ -251,21 +181,7 @@ def _adding(counter: type[peewee.Model]) -> peewee.Insert:
     )
 
 
-class _Newcomer(NamedTuple):
-    name: demo_words.Name
-    bio: str
-    create_time: int
-
-
-def _people(network: _Network) -> Iterator[_Newcomer]:
-    rng = network.rng("people")
-    # More of them came early.
-    for age in sorted((rng.random() ** 0.5 for _ in range(network.sizes.users)), reverse=True):
-        network.joined.append(network.end - int(age * _YEAR))
-        yield _Newcomer(demo_words.name(rng), demo_words.bio(rng), network.joined[-1])
-
-
-def _add_people(network: _Network, password_hash: bytes, rng: Random, rows: list[_Newcomer], db: Database) -> None:
+def _add_people(network: Network, password_hash: bytes, rng: Random, rows: list[Newcomer], db: Database) -> None:
     for newcomer in rows:
         account = _add_person(password_hash, rng, newcomer, db)
         _set_joined.run(db, id=account.id, create_time=newcomer.create_time)
@@ -273,7 +189,7 @@ def _add_people(network: _Network, password_hash: bytes, rng: Random, rows: list
         network.usernames.append(account.username)
 
 
-def _add_person(password_hash: bytes, rng: Random, newcomer: _Newcomer, db: Database) -> accounts.Account:
+def _add_person(password_hash: bytes, rng: Random, newcomer: Newcomer, db: Database) -> accounts.Account:
     """Add somebody under the first username that is free."""
     attempt = 0
     while True:
@@ -291,43 +207,10 @@ def _add_person(password_hash: bytes, rng: Random, newcomer: _Newcomer, db: Data
             )
 
 
-def _posts(network: _Network) -> Iterator[dict[str, Any]]:
-    rng = network.rng("posts")
-    authors = rng.choices(network.active, k=network.sizes.posts) if network.sizes.posts else []
-    for create_time, author in sorted((_between(rng, network.joined[who], network.end), who) for who in authors):
-        network.posted.append(create_time)
-        network.authors.append(author)
-        pictures = 1 if rng.random() < 0.7 else rng.randint(2, 5)
-        seeds = [rng.randrange(1_000_000) for _ in range(pictures)]
-        yield {
-            "author_id": network.user_ids[author],
-            "title": demo_words.title(rng),
-            "description": demo_words.description(rng),
-            "image_urls": json.dumps([f"https://picsum.photos/seed/{seed}/1080/1080" for seed in seeds]),
-            "create_time": create_time,
-        }
-
-
-def _add_posts(network: _Network, rows: list[dict[str, Any]], db: Database) -> None:
+def _add_posts(network: Network, rows: list[dict[str, Any]], db: Database) -> None:
     network.post_ids += [_inserted(_insert_post.one(db, **row)) for row in rows]
     counts = Counter(row["author_id"] for row in rows)
     _run_many(db, _adding(AuthorCounter), counts.items())
-
-
-def _likes(network: _Network) -> Iterator[tuple[int, int, int]]:
-    rng = network.rng("likes")
-    counts = _shares(_appeal(network, rng), network.sizes.likes, network.sizes.users)
-    crowd: list[int] = []
-    crowd_likes = _CROWD_LIKES
-    for post, count in enumerate(counts):
-        if crowd_likes >= _CROWD_LIKES:
-            crowd = list(dict.fromkeys(rng.choices(network.active, k=_CROWD_PEOPLE)))
-            crowd_likes = 0
-        crowd_likes += count
-        likers = rng.sample(range(network.sizes.users), count) if 2 * count > len(crowd) else _some(rng, crowd, count)
-        yield from sorted(
-            (_soon(rng, network, post, who), network.user_ids[who], network.post_ids[post]) for who in likers
-        )
 
 
 def _add_likes(rows: list[tuple[int, int, int]], db: Database) -> None:
@@ -336,39 +219,10 @@ def _add_likes(rows: list[tuple[int, int, int]], db: Database) -> None:
     _run_many(db, _adding(PostCounter), ((post_id, count, 0) for post_id, count in counts.items()))
 
 
-def _comments(network: _Network) -> Iterator[tuple[int, int, int, str, int]]:
-    rng = network.rng("comments")
-    counts = _shares(_appeal(network, rng), network.sizes.comments, network.sizes.comments)
-    for post, count in enumerate(counts):
-        moments = sorted((_soon(rng, network, post, who), who) for who in rng.choices(network.active, k=count))
-        for moment, who in moments:
-            yield moment, network.user_ids[who], network.post_ids[post], demo_words.comment(rng), moment
-
-
 def _add_comments(rows: list[tuple[int, int, int, str, int]], db: Database) -> None:
     _run_many(db, _insert_comments, rows)
     counts = Counter(row[2] for row in rows)
     _run_many(db, _adding(PostCounter), ((post_id, 0, count) for post_id, count in counts.items()))
-
-
-def _follows(network: _Network) -> Iterator[tuple[int, int, int]]:
-    rng = network.rng("follows")
-    people = network.sizes.users
-    activity = Counter(network.active)
-    counts = _shares([activity[who] for who in range(people)], network.sizes.follows, min(people - 1, follows.LIMIT))
-    for follower, count in enumerate(counts):
-        if 4 * count > people:
-            followees: Iterable[int] = (other + (other >= follower) for other in rng.sample(range(people - 1), count))
-        else:
-            followees = _some(rng, network.popular, count, but=follower)
-        yield from sorted(
-            (
-                _between(rng, max(network.joined[follower], network.joined[followee]), network.end),
-                network.user_ids[follower],
-                network.user_ids[followee],
-            )
-            for followee in followees
-        )
 
 
 def _add_follows(rows: list[tuple[int, int, int]], db: Database) -> None:
@@ -390,86 +244,7 @@ def _inserted(row: Any) -> int:
     return int(row_id)
 
 
-def _ranked(rng: Random, count: int, exponent: float) -> list[int]:
-    """The numbers below `count` in random order, each as often as its rank in a power law says, and at least once."""
-    order = list(range(count))
-    rng.shuffle(order)
-    weights = [(rank + 3) ** -exponent for rank in range(count)]
-    scale = 8 * count / sum(weights) if weights else 0
-    return [number for number, weight in zip(order, weights, strict=True) for _ in range(max(1, round(weight * scale)))]
-
-
-def _appeal(network: _Network, rng: Random) -> list[float]:
-    """How much each post is looked at: more if its author is popular, and a matter of luck."""
-    fame = Counter(network.popular)
-    return [fame[author] ** 0.6 * rng.lognormvariate(0, 1) for author in network.authors]
-
-
-def _shares(weights: Sequence[float], total: int, cap: int) -> list[int]:
-    """`total`, split by weight into whole numbers of at most `cap`."""
-    shares = [0] * len(weights)
-    heaviest_first = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)
-    left = total
-    while left:
-        takers = [index for index in heaviest_first if shares[index] < cap]
-        scale = left / sum(weights[index] for index in takers)
-        for index in takers:
-            share = min(max(int(weights[index] * scale), 1), cap - shares[index], left)
-            shares[index] += share
-            left -= share
-    return shares
-
-
-def _some(rng: Random, people: Sequence[int], count: int, but: int = -1) -> Iterable[int]:
-    """`count` different numbers of a much longer list."""
-    chosen = dict.fromkeys(rng.choices(people, k=count))
-    chosen.pop(but, None)
-    while len(chosen) < count:
-        if (person := people[int(rng.random() * len(people))]) != but:
-            chosen[person] = None
-    return chosen
-
-
-def _soon(rng: Random, network: _Network, post: int, who: int) -> int:
-    """When somebody meets a post: mostly within days."""
-    least = max(network.posted[post], network.joined[who])
-    return least + int((network.end - least) * rng.random() ** 6)
-
-
-def _between(rng: Random, least: int, end: int) -> int:
-    return least + int((end - least) * rng.random())
-
-
-class _Report:
-    """Tells how far it is, and in the end what was made."""
-
-    def __init__(self) -> None:
-        self._console = Console()
-        self._table = Table(box=box.SIMPLE)
-        self._table.add_column("made")
-        for heading in ("rows", "seconds", "rows/s"):
-            self._table.add_column(heading, justify="right")
-
-    @contextmanager
-    def phase(self, name: str, rows: int) -> Iterator[Callable[[int], None]]:
-        """The rows of one kind are made; call what it gives with each number of new ones."""
-        begun = time.perf_counter()
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=self._console, transient=True) as bar:
-                yield partial(bar.advance, bar.add_task(name, total=rows))
-        else:
-            yield lambda count: None
-        seconds = time.perf_counter() - begun
-        if not self._console.is_terminal:
-            click.echo(f"{name}: {rows:,} in {seconds:.1f} s")
-        self._table.add_row(name, f"{rows:,}", f"{seconds:.1f}", f"{rows / seconds:,.0f}")
-
-    def show(self) -> None:
-        self._console.print(self._table)
-
-
-def _invite(network: _Network, password: str) -> None:
+def _invite(network: Network, password: str) -> None:
     if not network.usernames:
         return
     username = network.usernames[network.popular[0]]
