@@ -18,18 +18,19 @@ _INFRASTRUCTURE = {
     "grpc.reflection.v1alpha.ServerReflection": Access.ACCESS_PUBLIC,
     "grpc.channelz.v1.Channelz": Access.ACCESS_STAFF,
 }
+_KNOWN = (Access.ACCESS_PUBLIC, Access.ACCESS_USER, Access.ACCESS_STAFF, Access.ACCESS_SUPERUSER)
 
 
 def policy(method: descriptor.MethodDescriptor) -> access_pb2.Access.ValueType:
     """The access that the contract declares for a method.
 
     Raises:
-        ValueError: it declares none. Nobody may call such a method, so no server may start with it.
+        ValueError: it declares none that is known here. Nobody may call such a method, so no server may start with it.
     """
     declared = _INFRASTRUCTURE.get(method.containing_service.full_name)
     if declared is None:
         declared = method.GetOptions().Extensions[access_pb2.access]
-    if declared == Access.ACCESS_UNSPECIFIED:
+    if declared not in _KNOWN:
         raise ValueError(f"{method.full_name} declares no access: add the option (insta.access.v1.access) to it")
     return declared
 

@@ -84,7 +84,7 @@ class Endpoint:
         self._require_standing = require_standing if changes else None
         self._handler = handler
         self._verifier = verifier
-        self._admission = admission
+        self.admission = admission
         self._metrics: MethodMetrics = metrics.method(service, method.name)
         validation.warm_up(self._request_class)
 
@@ -101,8 +101,8 @@ class Endpoint:
         admitted = False
         self._metrics.begin()
         try:
-            if self._admission is not None:
-                self._admission.enter()
+            if self.admission is not None:
+                self.admission.enter()
                 admitted = True
             await self._identify(call)
             request = self.parse(request)
@@ -118,11 +118,11 @@ class Endpoint:
             raise error from None
         finally:
             if admitted:
-                self._admission.leave()  # type: ignore[union-attr]
+                self.admission.leave()  # type: ignore[union-attr]
             self._metrics.end(code, time.perf_counter() - started)
 
     async def stream(self, request: AsyncIterator[bytes] | bytes, call: Call) -> AsyncIterator[message.Message]:
-        """The responses of a method that streams them. Such methods are the infrastructure's own and always let in.
+        """The responses of a method that streams them.
 
         Raises:
             Error: and nothing else but the cancellation of the call.
@@ -130,8 +130,12 @@ class Endpoint:
         current.set(call)
         started = time.perf_counter()
         code = grpc.StatusCode.OK
+        admitted = False
         self._metrics.begin()
         try:
+            if self.admission is not None:
+                self.admission.enter()
+                admitted = True
             await self._identify(call)
             requests = self.parse(request) if isinstance(request, bytes) else self._parse_each(request)
             async for response in self._handler(requests, call):
@@ -142,6 +146,8 @@ class Endpoint:
                 raise
             raise error from None
         finally:
+            if admitted:
+                self.admission.leave()  # type: ignore[union-attr]
             self._metrics.end(code, time.perf_counter() - started)
 
     def parse(self, request: message.Message | bytes) -> message.Message:
@@ -174,6 +180,7 @@ class Endpoint:
     def _failed(self, failure: BaseException) -> tuple[grpc.StatusCode, errors.Error | None]:
         """The code of a call that failed, and the error that its caller receives; None if the call was cancelled."""
         if isinstance(failure, errors.Error):
+            log.debug("call refused", code=failure.code.name, reason=failure.reason_name)
             return failure.code, failure
         if isinstance(failure, asyncio.CancelledError | GeneratorExit):
             task = asyncio.current_task()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import ClassVar
 
 import grpc
@@ -25,7 +25,6 @@ class Error(Exception):
     Args:
         reason: A value of `insta.errors.v1.Reason`.
         text: A sentence for the person who reads it, naming what to change.
-        metadata: Facts for a program that reads it, as strings.
         violations: (field, what is wrong with it) for each violated field.
         retry_after: Seconds after which trying again may help.
     """
@@ -37,14 +36,12 @@ class Error(Exception):
         reason: errors_pb2.Reason.ValueType,
         text: str,
         *,
-        metadata: Mapping[str, str] | None = None,
         violations: Iterable[tuple[str, str]] = (),
         retry_after: float | None = None,
     ) -> None:
         super().__init__(text)
         self.reason = reason
         self.text = text
-        self.metadata = dict(metadata or {})
         self.violations = list(violations)
         self.retry_after = retry_after
 
@@ -56,7 +53,7 @@ class Error(Exception):
     def status(self) -> status_pb2.Status:
         """The `google.rpc.Status` that clients decode."""
         status = status_pb2.Status(code=self.code.value[0], message=self.text)
-        info = error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=self.metadata)
+        info = error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN)
         status.details.append(_packed(info))
         if self.retry_after is not None:
             delay = duration_pb2.Duration()
@@ -156,7 +153,8 @@ def from_downstream(failure: grpc.aio.AioRpcError) -> Error | None:
     reason that a caller may know.
     """
     if isinstance(failure, LocalRpcError):
-        return failure.error if not isinstance(failure.error, Internal) else None
+        # Of a defect the log has all there is to say, under the same trace id.
+        return failure.error
     code = failure.code()
     if (error := _decoded(failure)) is not None:
         return error
@@ -189,7 +187,6 @@ def _decoded(failure: grpc.aio.AioRpcError) -> Error | None:
     return kind(
         Reason.Value(name),
         status.message,
-        metadata=info.metadata,
         violations=[(violation.field, violation.description) for violation in bad_request.field_violations],
         retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None,
     )

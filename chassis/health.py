@@ -22,15 +22,12 @@ class HealthServicer:
 
     Args:
         services: The full names of the services; the empty name is the server as a whole.
+        draining: Set when the server is about to stop.
     """
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], draining: asyncio.Event) -> None:
         self._services = {"", *services}
-        self._draining = asyncio.Event()
-
-    def drain(self) -> None:
-        """Tell everybody that the server is about to stop."""
-        self._draining.set()
+        self._draining = draining
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> health_pb2.HealthCheckResponse:
         status = self._status(request.service)

@@ -6,6 +6,7 @@ set that was generated from the contracts.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,19 +127,34 @@ class ReflectionServicer:
 
     Args:
         version: Full name of the service: `V1` or `V1ALPHA`.
+        draining: Set when the server is about to stop; streams end then.
     """
 
-    def __init__(self, descriptors: Descriptors, version: str) -> None:
+    def __init__(self, descriptors: Descriptors, version: str, draining: asyncio.Event) -> None:
         self._descriptors = descriptors
+        self._draining = draining
         method = descriptor_pool.Default().FindServiceByName(version).methods_by_name["ServerReflectionInfo"]
         self._response: Any = message_factory.GetMessageClass(method.output_type)
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: object) -> AsyncIterator[Any]:
-        async for request in requests:
-            response = self._response(valid_host=request.host)
-            response.original_request.CopyFrom(request)
-            self._answer(request, response)
-            yield response
+        drained: asyncio.Future[Any] = asyncio.ensure_future(self._draining.wait())
+        try:
+            while (request := await self._next(requests, drained)) is not None:
+                response = self._response(valid_host=request.host)
+                response.original_request.CopyFrom(request)
+                self._answer(request, response)
+                yield response
+        finally:
+            drained.cancel()
+
+    async def _next(self, requests: AsyncIterator[Any], drained: asyncio.Future[Any]) -> Any:
+        """The next request; None when there is none, or the server is about to stop."""
+        upcoming: asyncio.Future[Any] = asyncio.ensure_future(anext(requests, None))
+        try:
+            await asyncio.wait([upcoming, drained], return_when=asyncio.FIRST_COMPLETED)
+            return upcoming.result() if upcoming.done() else None
+        finally:
+            upcoming.cancel()
 
     def _answer(self, request: Any, response: Any) -> None:
         found: Any = None

@@ -11,9 +11,8 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from grpc_channelz.v1 import _async as channelz_aio
 
-from chassis import errors, health, reflection
+from chassis import channelz, errors, health, reflection
 from chassis.call import (
     AUTHORIZATION_KEY,
     TRACE_KEY,
@@ -30,6 +29,8 @@ from chassis.metrics import Metrics
 DEFAULT_DEADLINE_SECONDS = 30.0
 # gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
 _BACKSTOP_FACTOR = 4
+# Streams of health and reflection stay open: they are not to take the places of calls.
+_MAX_STREAMS = 256
 _OPTIONS = [
     # Go clients may ping this often; without it they are sent away with ENHANCE_YOUR_CALM.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -86,20 +87,30 @@ class Server:
         shares_port: bool = False,
     ) -> None:
         services = sorted({path.split("/")[1] for path in endpoints})
-        self._health = health.HealthServicer(services)
+        self._draining = asyncio.Event()
+        self._health = health.HealthServicer(services, self._draining)
         infrastructure: dict[str, object] = {
             health.NAME: self._health,
-            "grpc.channelz.v1.Channelz": channelz_aio.ChannelzServicer(),
+            channelz.NAME: channelz.ChannelzServicer(),
         }
         if reflects:
             reflection.register_v1()
             listed = [*services, *infrastructure, reflection.V1, reflection.V1ALPHA]
             descriptors = reflection.Descriptors(listed)
             for version in (reflection.V1, reflection.V1ALPHA):
-                infrastructure[version] = reflection.ReflectionServicer(descriptors, version)
+                infrastructure[version] = reflection.ReflectionServicer(descriptors, version, self._draining)
         own = endpoints_of(infrastructure, verifier, metrics, admission=None)
+        streams = Admission(min(_MAX_STREAMS, max_calls * _BACKSTOP_FACTOR // 2))
+        for endpoint in own.values():
+            if endpoint.streams_responses:
+                endpoint.admission = streams
         self._server = grpc.aio.server(
-            options=[*_OPTIONS, ("grpc.so_reuseport", int(shares_port))],
+            options=[
+                *_OPTIONS,
+                ("grpc.so_reuseport", int(shares_port)),
+                # One connection alone is not to fill the server.
+                ("grpc.max_concurrent_streams", max_calls * _BACKSTOP_FACTOR // 2),
+            ],
             maximum_concurrent_rpcs=max_calls * _BACKSTOP_FACTOR,
         )
         self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()]),))
@@ -118,8 +129,8 @@ class Server:
         return port
 
     async def drain(self, grace: float) -> None:
-        """Stop: health says NOT_SERVING, new calls are refused, those under way have `grace` seconds to end."""
-        self._health.drain()
+        """Stop: health says NOT_SERVING, streams end, new calls are refused, others have `grace` seconds to end."""
+        self._draining.set()
         await self._server.stop(grace)
 
 
@@ -186,9 +197,14 @@ def _unary(endpoint: Endpoint) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         call = _incoming(endpoint.path, context)
         try:
-            response = await endpoint.answer(request, call)
+            # gRPC itself ends a call whose client named a deadline.
+            limit = call.deadline if context.time_remaining() is None else None
+            async with asyncio.timeout_at(limit):
+                response = await endpoint.answer(request, call)
         except errors.Error as error:
             await _abort(error, context)
+        except TimeoutError:
+            await _abort(errors.deadline_exceeded(), context)
         return response.SerializeToString()
 
     return answer

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import datetime
 import fcntl
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -31,7 +32,7 @@ _PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": "full",
     "foreign_keys": 1,
-    "cache_size": -65536,
+    "cache_size": -16384,
     "temp_store": "memory",
 }
 
@@ -52,9 +53,15 @@ class Database(apsw_ext.APSWDatabase):  # type: ignore[misc]
 
     def _connect(self) -> apsw.Connection:
         connection: apsw.Connection = super()._connect()
-        # Only the history table of the migrations binds a datetime; times of our own are integers.
-        connection.convert_binding = lambda cursor, number, value: str(value)
+        connection.convert_binding = _bindable
         return connection
+
+
+def _bindable(cursor: object, number: int, value: object) -> str:
+    """The history table of the migrations binds a datetime, which APSW takes not. Times of our own are integers."""
+    if not isinstance(value, datetime.datetime):
+        raise TypeError(f"parameter {number} is a {type(value).__name__}, which no column takes")
+    return str(value)
 
 
 class Turnstile:
@@ -72,11 +79,15 @@ class Turnstile:
 
     def __enter__(self) -> None:
         self._threads.acquire()
-        fcntl.flock(self._queue, fcntl.LOCK_EX)
         try:
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
-        finally:
-            fcntl.flock(self._queue, fcntl.LOCK_UN)
+            fcntl.flock(self._queue, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._turn, fcntl.LOCK_EX)
+            finally:
+                fcntl.flock(self._queue, fcntl.LOCK_UN)
+        except BaseException:
+            self._threads.release()
+            raise
 
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._turn, fcntl.LOCK_UN)
@@ -105,7 +116,7 @@ class Store:
     Args:
         path: The SQLite file, made on first use.
         migrations_folder: Numbered migrations, as `playhouse.migrations` runs them.
-        on_commit: Called with the number of writes in each transaction, on the writer thread.
+        on_commit: Called with the number of writes that each transaction made lasting, on the writer thread.
     """
 
     def __init__(
@@ -184,8 +195,14 @@ class Store:
 
     def _write_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
-            with self._turnstile:
-                more = self._commit(job)
+            try:
+                with self._turnstile:
+                    more = self._commit(job)
+            except Exception:
+                # Whatever it was: this thread goes on, or nothing would ever be written again.
+                log.exception("write failed")
+                _send([_Answer(job, None, errors.unavailable())])
+                continue
             if not more:
                 break
         self._db.close()
@@ -208,10 +225,11 @@ class Store:
             log.error("commit failed", writes=len(taken), error=repr(failure))
             error = _storage_error(failure)
             answers = [_Answer(job, None, error) for job in taken]
-        else:
-            if answers:
-                self._on_commit(len(answers))
-        _send(answers)
+        try:
+            if made := sum(answer.failure is None for answer in answers):
+                self._on_commit(made)
+        finally:
+            _send(answers)
         return more
 
     def _waiting(self, done: int) -> tuple[_Job | None, bool]:
@@ -260,7 +278,8 @@ def _send(answers: list[_Answer]) -> None:
     for answer in answers:
         by_loop.setdefault(answer.job.loop, []).append(answer)
     for loop, its_answers in by_loop.items():
-        if not loop.is_closed():
+        # A loop that closes meanwhile has nobody left who waits.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, its_answers)
 
 

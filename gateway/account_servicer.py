@@ -8,6 +8,9 @@ from gateway.backends import Backends
 from insta.gateway.v1 import accounts_pb2, accounts_pb2_grpc
 from insta.users.v1 import auth_pb2, users_pb2
 
+# What is called otherwise in the contract of the users service.
+_STORED_PATHS = {"email": "private_details.email"}
+
 
 class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
     def __init__(self, backends: Backends) -> None:
@@ -55,7 +58,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
             ),
             request_id=request.request_id,
         )
-        paths = ("private_details.email" if path == "email" else path for path in request.update_mask.paths)
+        paths = (_STORED_PATHS.get(path, path) for path in request.update_mask.paths)
         update.update_mask.paths.extend(paths)
         updated = await self._users.UpdateUser(update)
         return accounts_pb2.UpdateAccountResponse(account=views.account(updated.user))

@@ -48,7 +48,7 @@ Metadata = Sequence[tuple[str, str]]
     "--as",
     "user",
     metavar="USER",
-    help="Call as this person (a username or an id), by the right of access to the users database in INSTA_DATA.",
+    help="Call as this person (a username, or id:7), by the right of access to the users database in INSTA_DATA.",
 )
 @click.option(
     "--timeout",

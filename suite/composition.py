@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pool
@@ -23,6 +22,7 @@ from insta.users.v1 import auth_pb2, auth_pb2_grpc, users_pb2, users_pb2_grpc
 from services.posts import service as posts
 from services.social import service as social
 from services.users import service as users
+from suite.databases import open_store
 
 GATEWAY = gateway.SERVICE
 SERVICES = {service.name: service for service in (users.SERVICE, posts.SERVICE, social.SERVICE, GATEWAY)}
@@ -45,17 +45,20 @@ class Assembly:
         self._channels: dict[str, Any] = {}
         self._endpoints: dict[str, Endpoint] = {}
         here = list(services)
-        for name in {service.name for service in here} | {name for service in here for name in service.calls}:
+        # Whoever verifies tokens asks the users service for its keys.
+        for name in {users.SERVICE.name, *(name for service in here for name in service.calls)}:
             self._channels[name] = self._channel(name, here)
         self._verifier = Verifier(self._fetch_keys)
         admission = Admission(settings.max_calls)
         for service in here:
             # A call within the process was admitted when it came in.
             limit = admission if service is served else None
-            # The users service looks at the account itself, and the gateway changes nothing itself.
-            keeps_data_of_others = service.migrations is not None and "users" in service.calls
-            require_standing = self._require_standing if keeps_data_of_others else None
+            # The users service looks at the account itself, and what has no data changes nothing itself.
+            looks_itself = service is users.SERVICE or service.migrations is None
+            require_standing = None if looks_itself else self._require_standing
             servicers = service.servicers(self._parts(service))
+            if set(servicers) != set(service.contracts):
+                raise ValueError(f"the {service.name} service serves {set(servicers)}, not the contracts that it names")
             self._endpoints |= endpoints_of(servicers, self._verifier, self.metrics, limit, require_standing)
 
     def server(self, *, shares_port: bool) -> Server:
@@ -83,19 +86,15 @@ class Assembly:
         service = SERVICES[name]
         if service in here:
             return LocalChannel(self._endpoints)
-        addresses = {
-            "users": self._settings.users_address,
-            "posts": self._settings.posts_address,
-            "social": self._settings.social_address,
-        }
         pool = descriptor_pool.Default()
-        return RemoteChannel(addresses[name], [pool.FindServiceByName(contract) for contract in service.contracts])
+        contracts = [pool.FindServiceByName(contract) for contract in service.contracts]
+        return RemoteChannel(address_of(self._settings, name), contracts)
 
     def _parts(self, service: Service) -> Parts:
         database = None
         if service.migrations is not None:
             writes = self.metrics.committed(service.name)
-            database = Store(database_path(self._settings, service), service.migrations, writes.observe)
+            database = open_store(self._settings, service, writes.observe)
             self._stores.append(database)
         return Parts(self._settings, {name: self._channels[name] for name in service.calls}, database)
 
@@ -111,6 +110,7 @@ class Assembly:
             raise account_inactive()
 
 
-def database_path(settings: Settings, service: Service) -> Path:
-    """Where a service keeps its database."""
-    return settings.data / f"{service.name}.db"
+def address_of(settings: Settings, name: str) -> str:
+    """Where a service is when it runs apart."""
+    address: str = getattr(settings, f"{name}_address")
+    return address

@@ -30,7 +30,8 @@ from services.users import accounts
 from services.users.models import User
 from services.users.passwords import Passwords
 from suite import demo_network, demo_words
-from suite.composition import SERVICES, database_path
+from suite.composition import SERVICES
+from suite.databases import open_store
 from suite.demo_network import Network, Newcomer, Sizes
 from suite.demo_report import Report
 
@@ -99,15 +100,9 @@ def _stores(settings: Settings) -> Iterator[dict[str, Store]]:
     with ExitStack() as opened:
         stores = {}
         for service in SERVICES.values():
-            if service.migrations is None:
-                continue
-            path = database_path(settings, service)
-            try:
-                stores[service.name] = Store(path, service.migrations)
-            except (OSError, apsw.Error, peewee.PeeweeException) as failure:
-                why = failure.strerror if isinstance(failure, OSError) else failure
-                raise click.ClickException(f"cannot use {path}: {why}. Set INSTA_DATA to another folder.") from None
-            opened.callback(stores[service.name].close)
+            if service.migrations is not None:
+                stores[service.name] = open_store(settings, service)
+                opened.callback(stores[service.name].close)
         yield stores
 
 

@@ -8,9 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import apsw
 import click
-import peewee
 
 from chassis import errors, identity, validation
 from chassis.settings import Settings
@@ -18,9 +16,10 @@ from chassis.store import Database, Store
 from insta.users.v1 import users_pb2
 from services.users import accounts, tokens
 from services.users.passwords import Passwords
-from suite.composition import SERVICES, database_path
+from suite.composition import SERVICES
+from suite.databases import open_store
 
-_ID = re.compile("[0-9]{1,18}")
+_ID = re.compile("id:([0-9]{1,18})")
 
 Result = TypeVar("Result")
 
@@ -71,13 +70,13 @@ def create(
 @click.option("--raw", is_flag=True, help="Print nothing but the token.")
 @click.pass_obj
 def token(settings: Settings, user: str, raw: bool) -> None:
-    """Print an access token of USER (a username or an id) as an option for grpcurl. It is valid for 15 minutes."""
+    """Print an access token of USER (a username, or id:7) as an option for grpcurl. It is valid for 15 minutes."""
     issued = issue_token(settings, user)
     click.echo(issued.text if raw else f"-H 'authorization: Bearer {issued.text}'")
 
 
 def issue_token(settings: Settings, user: str) -> tokens.AccessToken:
-    """An access token of a user, given by their username or id.
+    """An access token of a user, given by their username, or as id:7.
 
     Raises:
         click.ClickException: there is none, or the database cannot be used.
@@ -88,7 +87,8 @@ def issue_token(settings: Settings, user: str) -> tokens.AccessToken:
 def _issue(db: Database, user: str) -> tokens.AccessToken:
     tokens.ensure_key(db)
     newest, *_ = tokens.keys(db)
-    account = accounts.get(db, int(user)) if _ID.fullmatch(user) else accounts.look_up(db, user)
+    by_id = _ID.fullmatch(user)
+    account = accounts.get(db, int(by_id[1])) if by_id else accounts.look_up(db, user)
     if not account.active:
         raise identity.account_inactive()
     return tokens.issue(newest, account)
@@ -96,14 +96,7 @@ def _issue(db: Database, user: str) -> tokens.AccessToken:
 
 def _with_users(settings: Settings, work: Callable[[Store], Result]) -> Result:
     """Do some work on the users database; what goes wrong becomes a sentence."""
-    users = SERVICES["users"]
-    assert users.migrations is not None
-    path = database_path(settings, users)
-    try:
-        store = Store(path, users.migrations)
-    except (OSError, apsw.Error, peewee.PeeweeException) as failure:
-        text = f"cannot use {path}: {failure}. Set INSTA_DATA to another folder."
-        raise click.ClickException(text) from None
+    store = open_store(settings, SERVICES["users"])
     try:
         return work(store)
     except errors.Error as error:

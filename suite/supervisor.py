@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Literal
 
 import click
 from prometheus_client import multiprocess
@@ -22,7 +23,7 @@ from chassis.metrics import of_workers
 from chassis.server import hold_port
 from chassis.settings import Settings
 from suite import serving
-from suite.composition import GATEWAY, SERVICES
+from suite.composition import GATEWAY, SERVICES, address_of
 from suite.serving import Addresses
 
 log = logs.get(__name__)
@@ -75,10 +76,8 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
         for service in SERVICES.values():
             held.enter_context(serving.data_lock(settings, service))
         listen = {
-            "users": settings.users_address,
-            "posts": settings.posts_address,
-            "social": settings.social_address,
-            "gateway": serving.listen_address(settings, GATEWAY),
+            name: serving.listen_address(settings, GATEWAY) if name == GATEWAY.name else address_of(settings, name)
+            for name in SERVICES
         }
         variables = {name: f"INSTA_{name.upper()}_ADDRESS" for name in listen if name != GATEWAY.name}
         reserved = {
@@ -124,7 +123,9 @@ async def _supervise(settings: Settings, children: list[Child], ready: Callable[
         await _all_started(children, keepers, stopping, started)
         if not stopping.is_set():
             ready()
-        await stopping.wait()
+        # None of them ends before the suite stops, unless by a defect.
+        await asyncio.wait([asyncio.ensure_future(stopping.wait()), *keepers], return_when=asyncio.FIRST_COMPLETED)
+        _raise_failure(keepers)
     finally:
         stopping.set()
         await asyncio.gather(*keepers, return_exceptions=True)
@@ -138,14 +139,18 @@ async def _all_started(
     while waiting and not stopping.is_set():
         first = asyncio.create_task(started.get())
         await asyncio.wait([first, stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
-        for keeper in keepers:
-            if keeper.done():
-                keeper.result()
+        _raise_failure(keepers)
         if first.done():
             waiting.discard(first.result().name)
         else:
             first.cancel()
     stop.cancel()
+
+
+def _raise_failure(keepers: list[asyncio.Task[None]]) -> None:
+    for keeper in keepers:
+        if keeper.done():
+            keeper.result()
 
 
 async def _keep_alive(child: Child, settings: Settings, stopping: asyncio.Event, started: asyncio.Queue[Child]) -> None:
@@ -159,26 +164,43 @@ async def _keep_alive(child: Child, settings: Settings, stopping: asyncio.Event,
     stop = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
         began = loop.time()
-        process = await _spawn(child)
-        ended = asyncio.create_task(process.wait())
-        announced = asyncio.create_task(_announced(process, child))
-        await asyncio.wait([announced, ended, stop], return_when=asyncio.FIRST_COMPLETED)
-        if announced.done() and announced.result():
-            started.put_nowait(child)
-        elif ended.done() and child.addresses is None:
-            raise click.ClickException(f"{child.name} could not start; its own message is above")
-        await asyncio.wait([ended, stop], return_when=asyncio.FIRST_COMPLETED)
-        announced.cancel()
-        if not ended.done():
-            await _stop(process, settings.drain_seconds)
-        _forget(process.pid)
+        exit_code = await _run(child, settings, stop, started)
         if stopping.is_set():
             break
         delay = _FIRST_DELAY_SECONDS if loop.time() - began > _WELL_AFTER_SECONDS else delay
-        log.error("process died; starting it again", process=child.name, pid=process.pid, exit_code=process.returncode)
+        log.error("process died; starting it again", process=child.name, exit_code=exit_code)
         await asyncio.wait([stop], timeout=delay)
         delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
     stop.cancel()
+
+
+async def _run(
+    child: Child, settings: Settings, stop: asyncio.Task[Literal[True]], started: asyncio.Queue[Child]
+) -> int | None:
+    """Run a child once, until it ends or is to stop. Returns its exit code; None: the system could not start it."""
+    try:
+        process = await _spawn(child)
+    except OSError as failure:
+        if child.addresses is None:
+            raise click.ClickException(f"{child.name} could not start: {failure.strerror}") from None
+        return None
+    assert process.stdout is not None
+    announced = asyncio.create_task(process.stdout.readline())
+    ended = asyncio.create_task(process.wait())
+    await asyncio.wait([announced, stop], return_when=asyncio.FIRST_COMPLETED, timeout=_START_TIMEOUT_SECONDS)
+    line = announced.result() if announced.done() else b""
+    if line:
+        child.addresses = Addresses(**json.loads(line))
+        started.put_nowait(child)
+        await asyncio.wait([ended, stop], return_when=asyncio.FIRST_COMPLETED)
+    announced.cancel()
+    if not ended.done():
+        await _stop(process, settings.drain_seconds)
+    await ended
+    _forget(process.pid)
+    if child.addresses is None and not stop.done():
+        raise click.ClickException(f"{child.name} could not start; its own message is above")
+    return process.returncode
 
 
 async def _spawn(child: Child) -> asyncio.subprocess.Process:
@@ -194,16 +216,6 @@ async def _spawn(child: Child) -> asyncio.subprocess.Process:
         # A Ctrl-C in the terminal reaches the supervisor only, which stops its children in order.
         start_new_session=True,
     )
-
-
-async def _announced(process: asyncio.subprocess.Process, child: Child) -> bool:
-    """Whether the child said that it is ready."""
-    assert process.stdout is not None
-    line = await process.stdout.readline()
-    if not line:
-        return False
-    child.addresses = Addresses(**json.loads(line))
-    return True
 
 
 async def _stop(process: asyncio.subprocess.Process, drain_seconds: int) -> None:

@@ -21,7 +21,7 @@ SERVICE = Service(
     port=50053,
     metrics_port=9092,
     contracts=("insta.posts.v1.PostService",),
-    calls=("users",),
+    calls=(),
     servicers=_servicers,
     migrations=Path(__file__).parent / "migrations",
 )

@@ -142,6 +142,20 @@ def own(db: Database, caller: Caller) -> Account:
     return account
 
 
+def seen(db: Database, caller: Caller, user_id: int) -> tuple[Account, bool]:
+    """Read one account, and whether the caller may see its private details: it is their own, or they are staff now.
+
+    Raises:
+        NotFound: there is none with this id.
+        Unauthenticated: it was the caller's own.
+    """
+    if user_id == caller.user_id:
+        return own(db, caller), True
+    account = get(db, user_id)
+    viewer = _by_id.one(db, id=caller.user_id) if caller.staff else None
+    return account, viewer is not None and bool(viewer.active and viewer.privileged)
+
+
 def batch(db: Database, user_ids: list[int]) -> list[Account]:
     """Read the accounts among `user_ids` that exist, each once."""
     return _by_ids.all(db, ids=user_ids)
@@ -160,9 +174,15 @@ def look_up(db: Database, username: str) -> Account:
 
 
 def search(
-    db: Database, *, active: bool | None, staff: bool | None, text: str, below: int, limit: int
+    db: Database, caller: Caller, *, active: bool | None, staff: bool | None, text: str, below: int, limit: int
 ) -> list[Account]:
-    """Accounts with ids below `below` that pass all filters, newest first. Reads the whole table if it must."""
+    """Accounts with ids below `below` that pass all filters, newest first. Reads the whole table if it must.
+
+    Raises:
+        PermissionDenied: the caller is not staff, or no longer.
+    """
+    if not _acting(db, caller).privileged:
+        raise errors.PermissionDenied(Reason.REASON_STAFF_ONLY, "this method is for staff")
     query = User.select(*_columns).where(User.id < below)
     if active is not None:
         query = query.where(User.active == int(active))

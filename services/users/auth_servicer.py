@@ -21,9 +21,11 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         credentials = await self._store.read(accounts.credentials_for, request.login)
         stored = None if credentials is None else credentials.password_hash
         if not await self._passwords.check(request.password, stored) or credentials is None:
-            text = "login, password: no account has both; mind that passwords know capitals"
-            raise errors.Unauthenticated(Reason.REASON_WRONG_CREDENTIALS, text)
-        account = await self._store.read(accounts.get, credentials.user_id)
+            raise _wrong_credentials()
+        # It may have been deleted while its password was checked.
+        account = next(iter(await self._store.read(accounts.batch, [credentials.user_id])), None)
+        if account is None:
+            raise _wrong_credentials()
         if not account.active:
             raise identity.account_inactive()
         newest, *_ = await self._store.read(tokens.keys)
@@ -48,3 +50,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         published = await self._store.read(tokens.keys)
         keys = (auth_pb2.PublicKey(kid=key.kid, x=key.public_bytes) for key in published)
         return auth_pb2.GetKeySetResponse(keys=keys)
+
+
+def _wrong_credentials() -> errors.Unauthenticated:
+    text = "login, password: no account has both; mind that passwords know capitals"
+    return errors.Unauthenticated(Reason.REASON_WRONG_CREDENTIALS, text)

@@ -33,11 +33,8 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         return users_pb2.CreateUserResponse(user=private_user(account))
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
-        if request.user_id == caller().user_id:
-            own = await self._store.read(accounts.own, caller())
-            return users_pb2.GetUserResponse(user=private_user(own))
-        account = await self._store.read(accounts.get, request.user_id)
-        return users_pb2.GetUserResponse(user=private_user(account) if caller().staff else public_user(account))
+        account, private = await self._store.read(accounts.seen, caller(), request.user_id)
+        return users_pb2.GetUserResponse(user=private_user(account) if private else public_user(account))
 
     async def BatchGetUsers(
         self, request: users_pb2.BatchGetUsersRequest, context: object
@@ -52,6 +49,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
     async def ListUsers(self, request: users_pb2.ListUsersRequest, context: object) -> users_pb2.ListUsersResponse:
         found = await self._store.read_long(
             accounts.search,
+            caller(),
             active=request.active if request.HasField("active") else None,
             staff=request.staff if request.HasField("staff") else None,
             text=request.text,

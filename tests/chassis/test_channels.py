@@ -102,14 +102,13 @@ def unpacked(status: status_pb2.Status) -> list[Any]:
 
 
 def not_found() -> errors.Error:
-    return errors.NotFound(Reason.REASON_POST_NOT_FOUND, "there is no such post", metadata={"post": "5"})
+    return errors.NotFound(Reason.REASON_POST_NOT_FOUND, "there is no such post")
 
 
 def of_all_details() -> errors.Error:
     return errors.ResourceExhausted(
         Reason.REASON_FOLLOW_LIMIT,
         "text with “quotes”",
-        metadata={"limit": "10", "unit": "accounts"},
         violations=[("first", "is wrong"), ("second[3].third", "is wrong, too")],
         retry_after=1.25,
     )

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from chassis import errors
 from chassis.identity import Verifier
@@ -178,6 +179,37 @@ async def test_more_calls_than_are_admitted_are_refused_at_once(peer: Peer, heal
     assert [await call for call in admitted] == [posts_pb2.GetPostResponse()] * 2
 
 
+async def test_streams_that_stay_open_leave_room_for_calls(peer: Peer, health: Any, token: Any) -> None:
+    request = health_pb2.HealthCheckRequest()
+    watches = [health.Watch(request) for _ in range(4)]
+    for watch in watches:
+        await watch.read()
+
+    # Its own connection holds all the streams that it may.
+    async with grpc.aio.insecure_channel(peer.address, options=LONE) as other:
+        others_health = health_pb2_grpc.HealthStub(other)
+        refused = await failure(others_health.Watch(request).read())
+        assert (await others_health.Check(request)).status == SERVING
+
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id
+    for watch in watches:
+        watch.cancel()
+
+
+async def test_an_idle_reflection_stream_does_not_hold_up_a_stop(peer: Peer, channel: grpc.aio.Channel) -> None:
+    stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+    await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    await stream.read()
+
+    began = time.monotonic()
+    assert peer.server is not None
+    await peer.server.drain(10)
+
+    assert time.monotonic() - began < 1
+    assert await stream.code() == grpc.StatusCode.OK
+
+
 async def test_calls_that_failed_or_were_cancelled_make_room(peer: Peer, token: Any) -> None:
     for _ in range(3):
         await failure(peer.posts.GetPost(posts_pb2.GetPostRequest(post_id=-1), metadata=token))
@@ -304,6 +336,19 @@ async def test_channelz_is_for_staff(channel: grpc.aio.Channel, issuer: Issuer) 
     assert (stranger.code, stranger.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING")
     assert (user.code, user.reason) == (grpc.StatusCode.PERMISSION_DENIED, "STAFF_ONLY")
     assert len(staff.server) >= 1
+
+
+async def test_channelz_says_that_it_knows_nothing_of_an_id(channel: grpc.aio.Channel, issuer: Issuer) -> None:
+    channelz = channelz_pb2_grpc.ChannelzStub(channel)
+    staff = [("authorization", issuer.authorization(7, "staff"))]
+
+    for call in (
+        channelz.GetServer(channelz_pb2.GetServerRequest(server_id=2**40), metadata=staff),
+        channelz.GetSocket(channelz_pb2.GetSocketRequest(socket_id=2**40), metadata=staff),
+        channelz.GetChannel(channelz_pb2.GetChannelRequest(channel_id=2**40), metadata=staff),
+    ):
+        failed = await failure(call)
+        assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "CHANNEL_NOT_FOUND")
 
 
 @pytest.mark.parametrize("shares_port", [False, True])

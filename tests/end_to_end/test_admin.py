@@ -252,6 +252,13 @@ async def test_who_lost_a_role_changes_nobody_with_the_token_of_before(
     assert (await ana.account()).active
 
 
+async def test_staff_who_were_deactivated_see_no_private_details(people: People, chief: Person, ana: Person) -> None:
+    former = await join_as(people, chief, staff=True)
+    await set_active(chief, former.id, False)
+
+    assert refused(await failure(former.admin.ListUsers(admin_pb2.ListUsersRequest()))) == ACCOUNT_INACTIVE
+
+
 async def test_ones_own_account_is_not_deleted_by_way_of_administration(chief: Person, staff: Person) -> None:
     for actor in (chief, staff):
         assert refused(await failure(delete_user(actor, actor.id))) == WRONG_PASSWORD

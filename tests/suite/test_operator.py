@@ -108,12 +108,20 @@ def test_a_superuser_keeps_the_rules_of_all_accounts(
 @pytest.mark.parametrize("how", ["username", "other capitals", "id"])
 async def test_a_token_works_whoever_it_is_for(together: RunningSuite, people: People, how: str) -> None:
     ana = await people.join()
-    named = {"username": ana.username, "other capitals": ana.username.upper(), "id": str(ana.id)}[how]
+    named = {"username": ana.username, "other capitals": ana.username.upper(), "id": f"id:{ana.id}"}[how]
 
     printed = insta("token", "--raw", named, environment=together.environment)
 
     assert printed.returncode == 0, printed.stderr
     assert (await account(Person(people.channel, token=printed.stdout.strip()))).id == ana.id
+
+
+async def test_a_name_of_digits_is_nobodys_id(together: RunningSuite, people: People) -> None:
+    # Somebody could otherwise choose the id of another for a name.
+    printed = insta("token", "--raw", "001", environment=together.environment)
+
+    assert printed.returncode != 0
+    assert "Traceback" not in printed.stderr
 
 
 async def test_a_token_is_printed_as_an_option_for_grpcurl(together: RunningSuite, people: People) -> None:

@@ -33,7 +33,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TOKEN_MISSING: _Reason.ValueType  # 10
     """UNAUTHENTICATED: the method needs an access token, and the call has none."""
     REASON_TOKEN_INVALID: _Reason.ValueType  # 11
-    """UNAUTHENTICATED: the access token is malformed, of another issuer, or signed by an unknown key."""
+    """UNAUTHENTICATED: the access token is malformed, of another issuer, signed by an unknown key, or of an account that was
+    deleted.
+    """
     REASON_TOKEN_EXPIRED: _Reason.ValueType  # 12
     """UNAUTHENTICATED: the access token has expired. Log in again."""
     REASON_WRONG_CREDENTIALS: _Reason.ValueType  # 13
@@ -56,6 +58,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND: no such comment."""
     REASON_SERVICE_NOT_FOUND: _Reason.ValueType  # 33
     """NOT_FOUND: the server that was asked for its health has no such service."""
+    REASON_CHANNEL_NOT_FOUND: _Reason.ValueType  # 34
+    """NOT_FOUND: channelz knows no server, channel or socket with this id."""
     REASON_USERNAME_TAKEN: _Reason.ValueType  # 40
     """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
     REASON_EMAIL_TAKEN: _Reason.ValueType  # 41
@@ -91,7 +95,9 @@ REASON_INVALID_PAGE_TOKEN: Reason.ValueType  # 3
 REASON_TOKEN_MISSING: Reason.ValueType  # 10
 """UNAUTHENTICATED: the method needs an access token, and the call has none."""
 REASON_TOKEN_INVALID: Reason.ValueType  # 11
-"""UNAUTHENTICATED: the access token is malformed, of another issuer, or signed by an unknown key."""
+"""UNAUTHENTICATED: the access token is malformed, of another issuer, signed by an unknown key, or of an account that was
+deleted.
+"""
 REASON_TOKEN_EXPIRED: Reason.ValueType  # 12
 """UNAUTHENTICATED: the access token has expired. Log in again."""
 REASON_WRONG_CREDENTIALS: Reason.ValueType  # 13
@@ -114,6 +120,8 @@ REASON_COMMENT_NOT_FOUND: Reason.ValueType  # 32
 """NOT_FOUND: no such comment."""
 REASON_SERVICE_NOT_FOUND: Reason.ValueType  # 33
 """NOT_FOUND: the server that was asked for its health has no such service."""
+REASON_CHANNEL_NOT_FOUND: Reason.ValueType  # 34
+"""NOT_FOUND: channelz knows no server, channel or socket with this id."""
 REASON_USERNAME_TAKEN: Reason.ValueType  # 40
 """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
 REASON_EMAIL_TAKEN: Reason.ValueType  # 41

@@ -36,7 +36,7 @@ class ShortProfile(_message.Message):
     last_name: _builtins.str
     """Last name. May be empty."""
     gone: _builtins.bool
-    """Whether the account was deleted. What its owner left behind disappears soon."""
+    """Whether the account was deleted."""
     def __init__(
         self,
         *,

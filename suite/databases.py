@@ -1,0 +1,29 @@
+"""The databases of the services, in the data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+import click
+import peewee
+
+from chassis.service import Service
+from chassis.settings import Settings
+from chassis.store import Store
+
+
+def open_store(settings: Settings, service: Service, on_commit: Callable[[int], None] = lambda writes: None) -> Store:
+    """The database of a service, made or brought up to date if need be.
+
+    Raises:
+        click.ClickException: it cannot be used; says what to change.
+    """
+    if service.migrations is None:
+        raise LookupError(f"the {service.name} service has no database")
+    path = settings.data / f"{service.name}.db"
+    try:
+        return Store(path, service.migrations, on_commit)
+    except (OSError, apsw.Error, peewee.PeeweeException) as failure:
+        why = failure.strerror if isinstance(failure, OSError) else failure
+        raise click.ClickException(f"cannot use {path}: {why}. Set INSTA_DATA to another folder.") from None
