@@ -222,6 +222,11 @@ def set_password(db: Database, caller: Caller, checked: Credentials, password_ha
     )
 
 
+def strengthen_password(db: Database, checked: Credentials, password_hash: bytes) -> None:
+    """Store a new hash of the password that was checked, unless it was changed meanwhile."""
+    _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now())
+
+
 def update(db: Database, caller: Caller, user_id: int, changes: Mapping[str, str]) -> Account:
     """Set fields of the caller's own account.
 

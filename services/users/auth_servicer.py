@@ -28,6 +28,9 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             raise _wrong_credentials()
         if not account.active:
             raise identity.account_inactive()
+        stronger = await self._passwords.strengthened(request.password, credentials.password_hash)
+        if stronger is not None:
+            await self._store.write(accounts.strengthen_password, credentials, stronger)
         newest, *_ = await self._store.read(tokens.keys)
         token = tokens.issue(newest, account)
         return auth_pb2.LoginResponse(

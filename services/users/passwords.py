@@ -1,4 +1,4 @@
-"""Passwords: hashed with bcrypt, on threads of their own.
+"""Passwords: hashed with bcrypt, on threads of their own with a short queue, and not among the most common ones.
 
 bcrypt reads 72 bytes at most. So that all of a long password counts it is hashed first, with HMAC-SHA-256 keyed by the
 salt: a plain pre-hash would let hashes stolen elsewhere be tried without knowing their passwords.
@@ -12,12 +12,22 @@ import concurrent.futures
 import hashlib
 import hmac
 import os
+import threading
 import unicodedata
 
 import bcrypt
+from zxcvbn import frequency_lists
+
+from chassis import errors
+from chassis.errors import Reason
 
 # "$2b$12$" and 22 characters of salt.
 _SALT_SIZE = 29
+# What waits for a thread longer than this many others is better told to come back.
+_QUEUE_PER_THREAD = 8
+# Hashing must not take the processor from the calls that wait for nothing else.
+_NICENESS = 10
+_MOST_COMMON = frozenset(frequency_lists.FREQUENCY_LISTS["passwords"])
 
 
 class Passwords:
@@ -30,21 +40,57 @@ class Passwords:
     def __init__(self, cost: int) -> None:
         self._cost = cost
         self._nobody = _hash("nobody has this password", bcrypt.gensalt(cost))
+        threads = os.cpu_count() or 1
+        self._limit = threads * (1 + _QUEUE_PER_THREAD)
+        self._under_way = 0
         # bcrypt releases the GIL. More threads than cores would only slow the calls beside it.
-        self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="bcrypt")
+        self._threads = concurrent.futures.ThreadPoolExecutor(threads, "bcrypt", initializer=_step_back)
 
     async def hash(self, password: str) -> bytes:
-        """The hash to store of a new password."""
+        """The hash to store of a new password.
+
+        Raises:
+            InvalidArgument: it is one of the most common passwords.
+            ResourceExhausted: too many passwords are being hashed.
+        """
+        if password.lower() in _MOST_COMMON:
+            text = "password: is one of the most common passwords, which attackers try first; choose another"
+            violations = [("password", "is one of the most common passwords")]
+            raise errors.InvalidArgument(Reason.REASON_COMMON_PASSWORD, text, violations=violations)
         return await self._run(password, bcrypt.gensalt(self._cost))
 
     async def check(self, password: str, stored: bytes | None) -> bool:
-        """Whether a password is the one whose hash was stored. It takes as long if there is none."""
+        """Whether a password is the one whose hash was stored. It takes as long if there is none.
+
+        Raises:
+            ResourceExhausted: too many passwords are being hashed.
+        """
         salt = (stored or self._nobody)[:_SALT_SIZE]
         found = await self._run(password, salt)
         return hmac.compare_digest(found, stored or b"")
 
+    async def strengthened(self, password: str, stored: bytes) -> bytes | None:
+        """A hash to store in place of one that costs less than new ones do. None: it costs as much."""
+        if int(stored.split(b"$")[2]) >= self._cost:
+            return None
+        return await self._run(password, bcrypt.gensalt(self._cost))
+
     async def _run(self, password: str, salt: bytes) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _hash, password, salt)
+        if self._under_way >= self._limit:
+            text = "too many passwords are being checked; try again"
+            raise errors.ResourceExhausted(Reason.REASON_OVERLOADED, text, retry_after=1.0)
+        self._under_way += 1
+        hashing = asyncio.get_running_loop().run_in_executor(self._threads, _hash, password, salt)
+        # Not where the call ends: a thread goes on with what its caller no longer waits for.
+        hashing.add_done_callback(self._done)
+        return await asyncio.shield(hashing)
+
+    def _done(self, hashing: asyncio.Future[bytes]) -> None:
+        self._under_way -= 1
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _hash(password: str, salt: bytes) -> bytes:

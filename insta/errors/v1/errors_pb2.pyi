@@ -30,6 +30,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT: the bytes are no message of the method's request type (invalid UTF-8 included)."""
     REASON_INVALID_PAGE_TOKEN: _Reason.ValueType  # 3
     """INVALID_ARGUMENT: the page token was not issued for this list, these arguments and this caller."""
+    REASON_COMMON_PASSWORD: _Reason.ValueType  # 4
+    """INVALID_ARGUMENT: the new password is one of the most common ones, which attackers try first."""
     REASON_TOKEN_MISSING: _Reason.ValueType  # 10
     """UNAUTHENTICATED: the method needs an access token, and the call has none."""
     REASON_TOKEN_INVALID: _Reason.ValueType  # 11
@@ -92,6 +94,8 @@ REASON_MALFORMED_MESSAGE: Reason.ValueType  # 2
 """INVALID_ARGUMENT: the bytes are no message of the method's request type (invalid UTF-8 included)."""
 REASON_INVALID_PAGE_TOKEN: Reason.ValueType  # 3
 """INVALID_ARGUMENT: the page token was not issued for this list, these arguments and this caller."""
+REASON_COMMON_PASSWORD: Reason.ValueType  # 4
+"""INVALID_ARGUMENT: the new password is one of the most common ones, which attackers try first."""
 REASON_TOKEN_MISSING: Reason.ValueType  # 10
 """UNAUTHENTICATED: the method needs an access token, and the call has none."""
 REASON_TOKEN_INVALID: Reason.ValueType  # 11

@@ -72,7 +72,7 @@ class AccountServiceServicer:
     """
 
     def Register(self, request, context):
-        """Creates an account. Log in next. ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to
+        """Creates an account. Log in next. INVALID_ARGUMENT (COMMON_PASSWORD). ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to
         somebody, perhaps in other capitals.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,7 +112,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong.
+        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
+        INVALID_ARGUMENT (COMMON_PASSWORD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

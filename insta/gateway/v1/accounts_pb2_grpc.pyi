@@ -17,7 +17,7 @@ class AccountServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RegisterRequest, _accounts_pb2.RegisterResponse]
-    """Creates an account. Log in next. ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to
+    """Creates an account. Log in next. INVALID_ARGUMENT (COMMON_PASSWORD). ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to
     somebody, perhaps in other capitals.
     """
     Login: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LoginRequest, _accounts_pb2.LoginResponse]
@@ -36,7 +36,9 @@ class AccountServiceStub:
     PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER).
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]
-    """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong."""
+    """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
+    INVALID_ARGUMENT (COMMON_PASSWORD).
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """One's own account."""
@@ -47,7 +49,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.RegisterRequest,
         context: _aio.ServicerContext[_accounts_pb2.RegisterRequest, _abc.Awaitable[_accounts_pb2.RegisterResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.RegisterResponse]:
-        """Creates an account. Log in next. ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to
+        """Creates an account. Log in next. INVALID_ARGUMENT (COMMON_PASSWORD). ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to
         somebody, perhaps in other capitals.
         """
 
@@ -96,6 +98,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.ChangePasswordRequest,
         context: _aio.ServicerContext[_accounts_pb2.ChangePasswordRequest, _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]:
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong."""
+        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
+        INVALID_ARGUMENT (COMMON_PASSWORD).
+        """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -66,7 +66,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong.
+        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
+        INVALID_ARGUMENT (COMMON_PASSWORD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,7 +22,9 @@ class AuthServiceStub:
     same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_pb2.ChangePasswordRequest, _auth_pb2.ChangePasswordResponse]
-    """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong."""
+    """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
+    INVALID_ARGUMENT (COMMON_PASSWORD).
+    """
     GetKeySet: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetKeySetRequest, _auth_pb2.GetKeySetResponse]
     """The public keys that verify access tokens."""
 
@@ -46,7 +48,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.ChangePasswordRequest,
         context: _aio.ServicerContext[_auth_pb2.ChangePasswordRequest, _abc.Awaitable[_auth_pb2.ChangePasswordResponse]],
     ) -> _abc.Awaitable[_auth_pb2.ChangePasswordResponse]:
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong."""
+        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
+        INVALID_ARGUMENT (COMMON_PASSWORD).
+        """
 
     @_abc_1.abstractmethod
     def GetKeySet(

@@ -87,7 +87,7 @@ class UserServiceServicer:
     """
 
     def CreateUser(self, request, context):
-        """Creates an account. It has no roles and is active.
+        """Creates an account. It has no roles and is active. INVALID_ARGUMENT (COMMON_PASSWORD).
         ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to somebody.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

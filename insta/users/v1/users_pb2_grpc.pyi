@@ -17,7 +17,7 @@ class UserServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.CreateUserRequest, _users_pb2.CreateUserResponse]
-    """Creates an account. It has no roles and is active.
+    """Creates an account. It has no roles and is active. INVALID_ARGUMENT (COMMON_PASSWORD).
     ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to somebody.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.GetUserResponse]
@@ -60,7 +60,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.CreateUserRequest,
         context: _aio.ServicerContext[_users_pb2.CreateUserRequest, _abc.Awaitable[_users_pb2.CreateUserResponse]],
     ) -> _abc.Awaitable[_users_pb2.CreateUserResponse]:
-        """Creates an account. It has no roles and is active.
+        """Creates an account. It has no roles and is active. INVALID_ARGUMENT (COMMON_PASSWORD).
         ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the name or the address belongs to somebody.
         """
 
