@@ -19,6 +19,7 @@ ALGORITHM = "EdDSA"
 TYPE = "at+jwt"
 ISSUER = "insta"
 AUDIENCE = "insta"
+LIFETIME_SECONDS = 15 * 60
 REQUIRED_CLAIMS = ["iss", "aud", "sub", "client_id", "sid", "jti", "iat", "exp"]
 ROLE_STAFF = "staff"
 ROLE_SUPERUSER = "superuser"

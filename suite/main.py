@@ -90,6 +90,7 @@ def apart(settings: Settings) -> None:
 
 main.add_command(operator.superuser)
 main.add_command(operator.token)
+main.add_command(operator.signing_keys)
 main.add_command(demo.demo)
 main.add_command(call.call)
 main.add_command(check.check)

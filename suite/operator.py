@@ -14,7 +14,7 @@ from chassis import errors, identity, validation
 from chassis.settings import Settings
 from chassis.store import Database, Store
 from insta.users.v1 import users_pb2
-from services.users import accounts, tokens
+from services.users import accounts, keys, tokens
 from services.users.passwords import Passwords
 from suite.composition import SERVICES
 from suite.databases import open_store
@@ -75,6 +75,20 @@ def token(settings: Settings, user: str, raw: bool) -> None:
     click.echo(issued.text if raw else f"-H 'authorization: Bearer {issued.text}'")
 
 
+@click.group(name="keys")
+def signing_keys() -> None:
+    """Manage the keys that sign access tokens."""
+
+
+@signing_keys.command()
+@click.pass_obj
+def rotate(settings: Settings) -> None:
+    """Publish a new key. It signs in 20 seconds, when all verifiers can know it; the old ones are kept for what they
+    signed."""
+    key = _with_users(settings, lambda users: users.write_now(keys.rotate))
+    click.echo(f"published the key {key.kid}; it signs in {keys.LEAD_MICROS // 1_000_000} seconds")
+
+
 def issue_token(settings: Settings, user: str) -> tokens.AccessToken:
     """An access token of a user, given by their username, or as id:7.
 
@@ -85,13 +99,12 @@ def issue_token(settings: Settings, user: str) -> tokens.AccessToken:
 
 
 def _issue(db: Database, user: str) -> tokens.AccessToken:
-    tokens.ensure_key(db)
-    newest, *_ = tokens.keys(db)
+    keys.ensure(db)
     by_id = _ID.fullmatch(user)
     account = accounts.get(db, int(by_id[1])) if by_id else accounts.look_up(db, user)
     if not account.active:
         raise identity.account_inactive()
-    return tokens.issue(newest, account)
+    return tokens.issue(keys.signer(db), account)
 
 
 def _with_users(settings: Settings, work: Callable[[Store], Result]) -> Result:

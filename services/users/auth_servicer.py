@@ -7,7 +7,7 @@ from chassis.call import caller
 from chassis.errors import Reason
 from chassis.store import Store
 from insta.users.v1 import auth_pb2, auth_pb2_grpc
-from services.users import accounts, tokens
+from services.users import accounts, keys, tokens
 from services.users.messages import private_user
 from services.users.passwords import Passwords
 
@@ -31,8 +31,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         stronger = await self._passwords.strengthened(request.password, credentials.password_hash)
         if stronger is not None:
             await self._store.write(accounts.strengthen_password, credentials, stronger)
-        newest, *_ = await self._store.read(tokens.keys)
-        token = tokens.issue(newest, account)
+        signer = await self._store.read(keys.signer)
+        token = tokens.issue(signer, account)
         return auth_pb2.LoginResponse(
             access_token=token.text, expire_time=clock.timestamp(token.expire_time), user=private_user(account)
         )
@@ -50,9 +50,10 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.ChangePasswordResponse()
 
     async def GetKeySet(self, request: auth_pb2.GetKeySetRequest, context: object) -> auth_pb2.GetKeySetResponse:
-        published = await self._store.read(tokens.keys)
-        keys = (auth_pb2.PublicKey(kid=key.kid, x=key.public_bytes) for key in published)
-        return auth_pb2.GetKeySetResponse(keys=keys)
+        published = await self._store.read(keys.published)
+        return auth_pb2.GetKeySetResponse(
+            keys=(auth_pb2.PublicKey(kid=key.kid, x=key.public_bytes) for key in published)
+        )
 
 
 def _wrong_credentials() -> errors.Unauthenticated:

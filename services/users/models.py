@@ -32,4 +32,4 @@ class SigningKey(Table):
 
     kid = peewee.TextField(primary_key=True)
     private_key = peewee.BlobField()
-    create_time = peewee.BigIntegerField()
+    sign_time = peewee.BigIntegerField()

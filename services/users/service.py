@@ -8,14 +8,14 @@ from pathlib import Path
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Parts, Service
-from services.users import tokens
+from services.users import keys
 from services.users.auth_servicer import AuthServicer
 from services.users.passwords import Passwords
 from services.users.user_servicer import UserServicer
 
 
 def _servicers(parts: Parts) -> Mapping[str, object]:
-    parts.store.write_now(tokens.ensure_key)
+    parts.store.write_now(keys.ensure)
     pager = Pager(parts.store.write_now(secret, "paging"))
     passwords = Passwords(parts.settings.bcrypt_cost)
     return {
