@@ -7,6 +7,7 @@ same whether a call comes over a socket or from within the process.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Admission:
     Refusing the rest at once keeps the accepted ones fast.
     """
 
-    limit: int
+    limit: float
     under_way: int = field(default=0, init=False)
 
     def enter(self) -> None:
@@ -84,7 +85,7 @@ class Endpoint:
         self._require_standing = require_standing if changes else None
         self._handler = handler
         self._verifier = verifier
-        self.admission = admission
+        self.admission = admission or Admission(math.inf)
         self._metrics: MethodMetrics = metrics.method(service, method.name)
         validation.warm_up(self._request_class)
 
@@ -101,9 +102,8 @@ class Endpoint:
         admitted = False
         self._metrics.begin()
         try:
-            if self.admission is not None:
-                self.admission.enter()
-                admitted = True
+            self.admission.enter()
+            admitted = True
             await self._identify(call)
             request = self.parse(request)
             validation.check(request)
@@ -118,7 +118,7 @@ class Endpoint:
             raise error from None
         finally:
             if admitted:
-                self.admission.leave()  # type: ignore[union-attr]
+                self.admission.leave()
             self._metrics.end(code, time.perf_counter() - started)
 
     async def stream(self, request: AsyncIterator[bytes] | bytes, call: Call) -> AsyncIterator[message.Message]:
@@ -133,9 +133,8 @@ class Endpoint:
         admitted = False
         self._metrics.begin()
         try:
-            if self.admission is not None:
-                self.admission.enter()
-                admitted = True
+            self.admission.enter()
+            admitted = True
             await self._identify(call)
             requests = self.parse(request) if isinstance(request, bytes) else self._parse_each(request)
             async for response in self._handler(requests, call):
@@ -147,7 +146,7 @@ class Endpoint:
             raise error from None
         finally:
             if admitted:
-                self.admission.leave()  # type: ignore[union-attr]
+                self.admission.leave()
             self._metrics.end(code, time.perf_counter() - started)
 
     def parse(self, request: message.Message | bytes) -> message.Message:

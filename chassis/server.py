@@ -88,9 +88,8 @@ class Server:
     ) -> None:
         services = sorted({path.split("/")[1] for path in endpoints})
         self._draining = asyncio.Event()
-        self._health = health.HealthServicer(services, self._draining)
         infrastructure: dict[str, object] = {
-            health.NAME: self._health,
+            health.NAME: health.HealthServicer(services, self._draining),
             channelz.NAME: channelz.ChannelzServicer(),
         }
         if reflects:
