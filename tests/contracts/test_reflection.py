@@ -18,6 +18,7 @@ from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import proto_reflection_descriptor_database, reflection_pb2
 
+from chassis.reflection import V1, V1ALPHA
 from tests.contracts.descriptors import Contracts
 from tests.people import failure
 from tests.running import PASSWORD, RunningSuite, running
@@ -271,8 +272,10 @@ def test_pythons_own_client_builds_the_contracts_from_it(together: RunningSuite)
 async def test_a_suite_told_not_to_reflect_says_nothing_and_works(tmp_path: Path) -> None:
     with running("together", tmp_path / "var", INSTA_REFLECTION="false") as suite:
         async with grpc.aio.insecure_channel(suite.address) as channel:
-            failed = [await failure(Reflection(channel, version).ask({"list_services": ""})) for version in VERSIONS]
+            # One request in place of a stream: writing to one that the server has ended already fails in the client.
+            paths = [f"/{name}/ServerReflectionInfo" for name in (V1, V1ALPHA)]
+            failed = [await failure(channel.unary_unary(path)(b"", timeout=30)) for path in paths]
             health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
 
-    assert [answer.code for answer in failed] == [grpc.StatusCode.UNIMPLEMENTED] * len(VERSIONS)
+    assert [answer.code for answer in failed] == [grpc.StatusCode.UNIMPLEMENTED] * 2
     assert health.status == health_pb2.HealthCheckResponse.SERVING
