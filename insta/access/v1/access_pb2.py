@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/access/v1/access.proto\x12\x0finsta.access.v1\x1a google/protobuf/descriptor.proto*l\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x0f\n\x0b\x41\x43\x43\x45SS_USER\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_STAFF\x10\x03\x12\x14\n\x10\x41\x43\x43\x45SS_SUPERUSER\x10\x04:I\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e\x32\x17.insta.access.v1.AccessB\x85\x01\n\x13\x63om.insta.access.v1P\x01Z.example.com/insta/gen/insta/access/v1;accessv1\xa2\x02\x03IAX\xaa\x02\x0fInsta.Access.V1\xca\x02\x0fInsta\\Access\\V1\xea\x02\x11Insta::Access::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/access/v1/access.proto\x12\x0finsta.access.v1\x1a google/protobuf/descriptor.proto*\x80\x01\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x0f\n\x0b\x41\x43\x43\x45SS_USER\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_STAFF\x10\x03\x12\x14\n\x10\x41\x43\x43\x45SS_SUPERUSER\x10\x04\x12\x12\n\x0e\x41\x43\x43\x45SS_SERVICE\x10\x05:I\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e\x32\x17.insta.access.v1.AccessB\x85\x01\n\x13\x63om.insta.access.v1P\x01Z.example.com/insta/gen/insta/access/v1;accessv1\xa2\x02\x03IAX\xaa\x02\x0fInsta.Access.V1\xca\x02\x0fInsta\\Access\\V1\xea\x02\x11Insta::Access::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'insta.access.v1.access_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023com.insta.access.v1P\001Z.example.com/insta/gen/insta/access/v1;accessv1\242\002\003IAX\252\002\017Insta.Access.V1\312\002\017Insta\\Access\\V1\352\002\021Insta::Access::V1'
-  _globals['_ACCESS']._serialized_start=83
-  _globals['_ACCESS']._serialized_end=191
+  _globals['_ACCESS']._serialized_start=84
+  _globals['_ACCESS']._serialized_end=212
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,10 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     """Staff and superusers. Other users: PERMISSION_DENIED (STAFF_ONLY)."""
     ACCESS_SUPERUSER: _Access.ValueType  # 4
     """Superusers. Other users: PERMISSION_DENIED (SUPERUSER_ONLY)."""
+    ACCESS_SERVICE: _Access.ValueType  # 5
+    """The services of the suite, and services of the operator's own that they name, known by their certificates. No token is
+    looked at. Others: PERMISSION_DENIED (SERVICE_NOT_ALLOWED).
+    """
 
 class Access(_Access, metaclass=_AccessEnumTypeWrapper):
     """Callers that a method admits. What a caller may touch beyond that (only their own post, say) stands with the method."""
@@ -48,6 +52,10 @@ ACCESS_STAFF: Access.ValueType  # 3
 """Staff and superusers. Other users: PERMISSION_DENIED (STAFF_ONLY)."""
 ACCESS_SUPERUSER: Access.ValueType  # 4
 """Superusers. Other users: PERMISSION_DENIED (SUPERUSER_ONLY)."""
+ACCESS_SERVICE: Access.ValueType  # 5
+"""The services of the suite, and services of the operator's own that they name, known by their certificates. No token is
+looked at. Others: PERMISSION_DENIED (SERVICE_NOT_ALLOWED).
+"""
 Global___Access: _TypeAlias = Access  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int

@@ -46,12 +46,20 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PERMISSION_DENIED: the password confirming the change is not that of the account."""
     REASON_ACCOUNT_INACTIVE: _Reason.ValueType  # 15
     """PERMISSION_DENIED: the account is deactivated. Only staff can activate it again."""
+    REASON_SESSION_ENDED: _Reason.ValueType  # 16
+    """UNAUTHENTICATED: the session of the access token was ended: by a logout, a new password, new roles, a deactivation, or a
+    refresh token that was used twice. Log in again.
+    """
+    REASON_REFRESH_TOKEN_INVALID: _Reason.ValueType  # 17
+    """UNAUTHENTICATED: the refresh token is not valid: made up, used before, or of a session that has ended. Log in again."""
     REASON_STAFF_ONLY: _Reason.ValueType  # 20
     """PERMISSION_DENIED: the method is for staff."""
     REASON_SUPERUSER_ONLY: _Reason.ValueType  # 21
     """PERMISSION_DENIED: the method, or this use of it, is for superusers."""
     REASON_NOT_OWNER: _Reason.ValueType  # 22
     """PERMISSION_DENIED: what the call would change belongs to somebody else."""
+    REASON_SERVICE_NOT_ALLOWED: _Reason.ValueType  # 23
+    """PERMISSION_DENIED: the service that calls is not among the allowed callers of the one that it called."""
     REASON_USER_NOT_FOUND: _Reason.ValueType  # 30
     """NOT_FOUND: no such user."""
     REASON_POST_NOT_FOUND: _Reason.ValueType  # 31
@@ -62,6 +70,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND: the server that was asked for its health has no such service."""
     REASON_CHANNEL_NOT_FOUND: _Reason.ValueType  # 34
     """NOT_FOUND: channelz knows no server, channel or socket with this id."""
+    REASON_SESSION_NOT_FOUND: _Reason.ValueType  # 35
+    """NOT_FOUND: the caller has no such session, or no longer."""
     REASON_USERNAME_TAKEN: _Reason.ValueType  # 40
     """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
     REASON_EMAIL_TAKEN: _Reason.ValueType  # 41
@@ -80,6 +90,18 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """DEADLINE_EXCEEDED: the call's deadline passed before its answer was there."""
     REASON_STORAGE_FULL: _Reason.ValueType  # 63
     """RESOURCE_EXHAUSTED: the disk of a service is full. Nothing was stored."""
+    REASON_TOO_MANY_FAILURES: _Reason.ValueType  # 64
+    """RESOURCE_EXHAUSTED: too many wrong passwords, for the account or from the address. google.rpc.RetryInfo says when to come
+    back; each further failure doubles the wait, to 15 minutes at most.
+    """
+    REASON_RATE_LIMITED: _Reason.ValueType  # 65
+    """RESOURCE_EXHAUSTED: the caller changes more in a minute than the server admits. google.rpc.RetryInfo says when to come
+    back.
+    """
+    REASON_REVOCATIONS_UNKNOWN: _Reason.ValueType  # 66
+    """UNAVAILABLE: the service has not heard for 30 seconds which sessions have ended. It changes nothing on the word of a token
+    that may be revoked; reading goes on. google.rpc.RetryInfo says when to come back.
+    """
     REASON_INTERNAL: _Reason.ValueType  # 70
     """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
 
@@ -110,12 +132,20 @@ REASON_WRONG_PASSWORD: Reason.ValueType  # 14
 """PERMISSION_DENIED: the password confirming the change is not that of the account."""
 REASON_ACCOUNT_INACTIVE: Reason.ValueType  # 15
 """PERMISSION_DENIED: the account is deactivated. Only staff can activate it again."""
+REASON_SESSION_ENDED: Reason.ValueType  # 16
+"""UNAUTHENTICATED: the session of the access token was ended: by a logout, a new password, new roles, a deactivation, or a
+refresh token that was used twice. Log in again.
+"""
+REASON_REFRESH_TOKEN_INVALID: Reason.ValueType  # 17
+"""UNAUTHENTICATED: the refresh token is not valid: made up, used before, or of a session that has ended. Log in again."""
 REASON_STAFF_ONLY: Reason.ValueType  # 20
 """PERMISSION_DENIED: the method is for staff."""
 REASON_SUPERUSER_ONLY: Reason.ValueType  # 21
 """PERMISSION_DENIED: the method, or this use of it, is for superusers."""
 REASON_NOT_OWNER: Reason.ValueType  # 22
 """PERMISSION_DENIED: what the call would change belongs to somebody else."""
+REASON_SERVICE_NOT_ALLOWED: Reason.ValueType  # 23
+"""PERMISSION_DENIED: the service that calls is not among the allowed callers of the one that it called."""
 REASON_USER_NOT_FOUND: Reason.ValueType  # 30
 """NOT_FOUND: no such user."""
 REASON_POST_NOT_FOUND: Reason.ValueType  # 31
@@ -126,6 +156,8 @@ REASON_SERVICE_NOT_FOUND: Reason.ValueType  # 33
 """NOT_FOUND: the server that was asked for its health has no such service."""
 REASON_CHANNEL_NOT_FOUND: Reason.ValueType  # 34
 """NOT_FOUND: channelz knows no server, channel or socket with this id."""
+REASON_SESSION_NOT_FOUND: Reason.ValueType  # 35
+"""NOT_FOUND: the caller has no such session, or no longer."""
 REASON_USERNAME_TAKEN: Reason.ValueType  # 40
 """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
 REASON_EMAIL_TAKEN: Reason.ValueType  # 41
@@ -144,6 +176,18 @@ REASON_DEADLINE_EXCEEDED: Reason.ValueType  # 62
 """DEADLINE_EXCEEDED: the call's deadline passed before its answer was there."""
 REASON_STORAGE_FULL: Reason.ValueType  # 63
 """RESOURCE_EXHAUSTED: the disk of a service is full. Nothing was stored."""
+REASON_TOO_MANY_FAILURES: Reason.ValueType  # 64
+"""RESOURCE_EXHAUSTED: too many wrong passwords, for the account or from the address. google.rpc.RetryInfo says when to come
+back; each further failure doubles the wait, to 15 minutes at most.
+"""
+REASON_RATE_LIMITED: Reason.ValueType  # 65
+"""RESOURCE_EXHAUSTED: the caller changes more in a minute than the server admits. google.rpc.RetryInfo says when to come
+back.
+"""
+REASON_REVOCATIONS_UNKNOWN: Reason.ValueType  # 66
+"""UNAVAILABLE: the service has not heard for 30 seconds which sessions have ended. It changes nothing on the word of a token
+that may be revoked; reading goes on. google.rpc.RetryInfo says when to come back.
+"""
 REASON_INTERNAL: Reason.ValueType  # 70
 """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

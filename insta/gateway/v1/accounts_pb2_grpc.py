@@ -45,6 +45,31 @@ class AccountServiceStub:
                 request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LoginRequest.SerializeToString,
                 response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.RefreshSession = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/RefreshSession',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RefreshSessionRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RefreshSessionResponse.FromString,
+                _registered_method=True)
+        self.Logout = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/Logout',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutResponse.FromString,
+                _registered_method=True)
+        self.LogoutEverywhere = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/LogoutEverywhere',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutEverywhereRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutEverywhereResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/ListSessions',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeSession = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/RevokeSession',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RevokeSessionRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RevokeSessionResponse.FromString,
+                _registered_method=True)
         self.GetAccount = channel.unary_unary(
                 '/insta.gateway.v1.AccountService/GetAccount',
                 request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.GetAccountRequest.SerializeToString,
@@ -80,9 +105,49 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Login(self, request, context):
-        """Exchanges a username or email address and a password for an access token.
+        """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
+        one. A person has at most 50 sessions; another one ends the session that was not used for longest.
         UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
-        same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password.
+        same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
+        (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshSession(self, request, context):
+        """Exchanges a refresh token for the next pair of tokens. It works once: a token that comes a second time was stolen, from
+        whoever holds the other copy, and ends the session. So do not repeat the call when its answer was lost; log in again.
+        UNAUTHENTICATED (REFRESH_TOKEN_INVALID) if it was used, made up, or its session has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Logout(self, request, context):
+        """Ends the session of the access token that the call carries. All its tokens are refused within a second.
+        Repeating it changes nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogoutEverywhere(self, request, context):
+        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists the sessions of the caller, the last used first: 50 at most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSession(self, request, context):
+        """Ends one session of the caller. NOT_FOUND (SESSION_NOT_FOUND) if it has ended, or is somebody else's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,15 +170,17 @@ class AccountServiceServicer:
 
     def DeleteAccount(self, request, context):
         """Deletes the caller's own account for good. Its posts and comments show their author as gone.
-        PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER).
+        PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
+        some wrong passwords in this session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
-        INVALID_ARGUMENT (COMMON_PASSWORD).
+        """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
+        PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
+        (TOO_MANY_FAILURES) after some wrong ones in this session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +198,31 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.Login,
                     request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LoginRequest.FromString,
                     response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LoginResponse.SerializeToString,
+            ),
+            'RefreshSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshSession,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RefreshSessionRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RefreshSessionResponse.SerializeToString,
+            ),
+            'Logout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Logout,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutResponse.SerializeToString,
+            ),
+            'LogoutEverywhere': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogoutEverywhere,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutEverywhereRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutEverywhereResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.ListSessionsRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'RevokeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSession,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RevokeSessionRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RevokeSessionResponse.SerializeToString,
             ),
             'GetAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccount,
@@ -208,6 +300,141 @@ class AccountService:
             '/insta.gateway.v1.AccountService/Login',
             insta_dot_gateway_dot_v1_dot_accounts__pb2.LoginRequest.SerializeToString,
             insta_dot_gateway_dot_v1_dot_accounts__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/RefreshSession',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.RefreshSessionRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.RefreshSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Logout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/Logout',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogoutEverywhere(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/LogoutEverywhere',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutEverywhereRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.LogoutEverywhereResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/ListSessions',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.ListSessionsRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/RevokeSession',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.RevokeSessionRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.RevokeSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

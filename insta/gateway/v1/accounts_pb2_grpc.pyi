@@ -21,10 +21,27 @@ class AccountServiceStub:
     somebody, perhaps in other capitals.
     """
     Login: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LoginRequest, _accounts_pb2.LoginResponse]
-    """Exchanges a username or email address and a password for an access token.
+    """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
+    one. A person has at most 50 sessions; another one ends the session that was not used for longest.
     UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
-    same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password.
+    same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
+    (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
     """
+    RefreshSession: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RefreshSessionRequest, _accounts_pb2.RefreshSessionResponse]
+    """Exchanges a refresh token for the next pair of tokens. It works once: a token that comes a second time was stolen, from
+    whoever holds the other copy, and ends the session. So do not repeat the call when its answer was lost; log in again.
+    UNAUTHENTICATED (REFRESH_TOKEN_INVALID) if it was used, made up, or its session has ended.
+    """
+    Logout: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LogoutRequest, _accounts_pb2.LogoutResponse]
+    """Ends the session of the access token that the call carries. All its tokens are refused within a second.
+    Repeating it changes nothing more.
+    """
+    LogoutEverywhere: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LogoutEverywhereRequest, _accounts_pb2.LogoutEverywhereResponse]
+    """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more."""
+    ListSessions: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListSessionsRequest, _accounts_pb2.ListSessionsResponse]
+    """Lists the sessions of the caller, the last used first: 50 at most."""
+    RevokeSession: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RevokeSessionRequest, _accounts_pb2.RevokeSessionResponse]
+    """Ends one session of the caller. NOT_FOUND (SESSION_NOT_FOUND) if it has ended, or is somebody else's."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetAccountRequest, _accounts_pb2.GetAccountResponse]
     """Reads the caller's own account."""
     UpdateAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.UpdateAccountRequest, _accounts_pb2.UpdateAccountResponse]
@@ -33,11 +50,13 @@ class AccountServiceStub:
     """
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]
     """Deletes the caller's own account for good. Its posts and comments show their author as gone.
-    PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER).
+    PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
+    some wrong passwords in this session.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]
-    """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
-    INVALID_ARGUMENT (COMMON_PASSWORD).
+    """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
+    PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
+    (TOO_MANY_FAILURES) after some wrong ones in this session.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,10 +78,57 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.LoginRequest,
         context: _aio.ServicerContext[_accounts_pb2.LoginRequest, _abc.Awaitable[_accounts_pb2.LoginResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.LoginResponse]:
-        """Exchanges a username or email address and a password for an access token.
+        """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
+        one. A person has at most 50 sessions; another one ends the session that was not used for longest.
         UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
-        same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password.
+        same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
+        (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
         """
+
+    @_abc_1.abstractmethod
+    def RefreshSession(
+        self,
+        request: _accounts_pb2.RefreshSessionRequest,
+        context: _aio.ServicerContext[_accounts_pb2.RefreshSessionRequest, _abc.Awaitable[_accounts_pb2.RefreshSessionResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.RefreshSessionResponse]:
+        """Exchanges a refresh token for the next pair of tokens. It works once: a token that comes a second time was stolen, from
+        whoever holds the other copy, and ends the session. So do not repeat the call when its answer was lost; log in again.
+        UNAUTHENTICATED (REFRESH_TOKEN_INVALID) if it was used, made up, or its session has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def Logout(
+        self,
+        request: _accounts_pb2.LogoutRequest,
+        context: _aio.ServicerContext[_accounts_pb2.LogoutRequest, _abc.Awaitable[_accounts_pb2.LogoutResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.LogoutResponse]:
+        """Ends the session of the access token that the call carries. All its tokens are refused within a second.
+        Repeating it changes nothing more.
+        """
+
+    @_abc_1.abstractmethod
+    def LogoutEverywhere(
+        self,
+        request: _accounts_pb2.LogoutEverywhereRequest,
+        context: _aio.ServicerContext[_accounts_pb2.LogoutEverywhereRequest, _abc.Awaitable[_accounts_pb2.LogoutEverywhereResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.LogoutEverywhereResponse]:
+        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more."""
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _accounts_pb2.ListSessionsRequest,
+        context: _aio.ServicerContext[_accounts_pb2.ListSessionsRequest, _abc.Awaitable[_accounts_pb2.ListSessionsResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.ListSessionsResponse]:
+        """Lists the sessions of the caller, the last used first: 50 at most."""
+
+    @_abc_1.abstractmethod
+    def RevokeSession(
+        self,
+        request: _accounts_pb2.RevokeSessionRequest,
+        context: _aio.ServicerContext[_accounts_pb2.RevokeSessionRequest, _abc.Awaitable[_accounts_pb2.RevokeSessionResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.RevokeSessionResponse]:
+        """Ends one session of the caller. NOT_FOUND (SESSION_NOT_FOUND) if it has ended, or is somebody else's."""
 
     @_abc_1.abstractmethod
     def GetAccount(
@@ -89,7 +155,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_accounts_pb2.DeleteAccountRequest, _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]:
         """Deletes the caller's own account for good. Its posts and comments show their author as gone.
-        PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER).
+        PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
+        some wrong passwords in this session.
         """
 
     @_abc_1.abstractmethod
@@ -98,8 +165,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.ChangePasswordRequest,
         context: _aio.ServicerContext[_accounts_pb2.ChangePasswordRequest, _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]:
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
-        INVALID_ARGUMENT (COMMON_PASSWORD).
+        """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
+        PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
+        (TOO_MANY_FAILURES) after some wrong ones in this session.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

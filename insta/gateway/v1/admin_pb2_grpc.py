@@ -55,6 +55,11 @@ class AdminServiceStub:
                 request_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.SetUserRolesRequest.SerializeToString,
                 response_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.SetUserRolesResponse.FromString,
                 _registered_method=True)
+        self.RevokeUserSessions = channel.unary_unary(
+                '/insta.gateway.v1.AdminService/RevokeUserSessions',
+                request_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -69,8 +74,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetUserActive(self, request, context):
-        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
-        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated cannot log in (PERMISSION_DENIED, ACCOUNT_INACTIVE), and
+        all their sessions end; their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """
@@ -87,8 +92,16 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetUserRoles(self, request, context):
-        """Sets what an account may do. Tokens issued before carry the former roles until they expire.
+        """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
         NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeUserSessions(self, request, context):
+        """Ends all sessions of somebody. NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if the account belongs to
+        staff). Repeating it changes nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +129,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetUserRoles,
                     request_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.SetUserRolesRequest.FromString,
                     response_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.SetUserRolesResponse.SerializeToString,
+            ),
+            'RevokeUserSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeUserSessions,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,6 +245,33 @@ class AdminService:
             '/insta.gateway.v1.AdminService/SetUserRoles',
             insta_dot_gateway_dot_v1_dot_admin__pb2.SetUserRolesRequest.SerializeToString,
             insta_dot_gateway_dot_v1_dot_admin__pb2.SetUserRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeUserSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AdminService/RevokeUserSessions',
+            insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,8 +19,8 @@ class AdminServiceStub:
     ListUsers: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListUsersRequest, _admin_pb2.ListUsersResponse]
     """Lists accounts, newest first. INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list or another caller."""
     SetUserActive: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetUserActiveRequest, _admin_pb2.SetUserActiveResponse]
-    """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
-    from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
+    """Deactivates an account, or activates it again. Who is deactivated cannot log in (PERMISSION_DENIED, ACCOUNT_INACTIVE), and
+    all their sessions end; their profile and posts stay.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
     (LAST_SUPERUSER). Repeating it changes nothing more.
     """
@@ -29,8 +29,12 @@ class AdminServiceStub:
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff; WRONG_PASSWORD if it is one's own).
     """
     SetUserRoles: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetUserRolesRequest, _admin_pb2.SetUserRolesResponse]
-    """Sets what an account may do. Tokens issued before carry the former roles until they expire.
+    """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
     NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
+    """
+    RevokeUserSessions: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeUserSessionsRequest, _admin_pb2.RevokeUserSessionsResponse]
+    """Ends all sessions of somebody. NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if the account belongs to
+    staff). Repeating it changes nothing more.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -50,8 +54,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetUserActiveRequest,
         context: _aio.ServicerContext[_admin_pb2.SetUserActiveRequest, _abc.Awaitable[_admin_pb2.SetUserActiveResponse]],
     ) -> _abc.Awaitable[_admin_pb2.SetUserActiveResponse]:
-        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
-        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated cannot log in (PERMISSION_DENIED, ACCOUNT_INACTIVE), and
+        all their sessions end; their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """
@@ -72,8 +76,18 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetUserRolesRequest,
         context: _aio.ServicerContext[_admin_pb2.SetUserRolesRequest, _abc.Awaitable[_admin_pb2.SetUserRolesResponse]],
     ) -> _abc.Awaitable[_admin_pb2.SetUserRolesResponse]:
-        """Sets what an account may do. Tokens issued before carry the former roles until they expire.
+        """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
         NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeUserSessions(
+        self,
+        request: _admin_pb2.RevokeUserSessionsRequest,
+        context: _aio.ServicerContext[_admin_pb2.RevokeUserSessionsRequest, _abc.Awaitable[_admin_pb2.RevokeUserSessionsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.RevokeUserSessionsResponse]:
+        """Ends all sessions of somebody. NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if the account belongs to
+        staff). Repeating it changes nothing more.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

@@ -29,7 +29,7 @@ from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 from insta.users.v1 import users_pb2 as insta_dot_users_dot_v1_dot_users__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19insta/users/v1/auth.proto\x12\x0einsta.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\x1a\x1ainsta/users/v1/users.proto\"P\n\x0cLoginRequest\x12\x1f\n\x05login\x18\x01 \x01(\tB\x10\xbaH\rr\x0b\x10\x01\x18\xfe\x01\xb8\xb3\xae\xb1\x02\x01\x12\x1f\n\x08password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\"\x7f\n\rLoginResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04user\x18\x03 \x01(\x0b\x32\x14.insta.users.v1.User\"\x88\x01\n\x15\x43hangePasswordRequest\x12\'\n\x10\x63urrent_password\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12#\n\x0cnew_password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x08\x18\x80\x02\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x18\n\x16\x43hangePasswordResponse\"\x12\n\x10GetKeySetRequest\"<\n\x11GetKeySetResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.insta.users.v1.PublicKey\"#\n\tPublicKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x0c\x32\x9b\x02\n\x0b\x41uthService\x12J\n\x05Login\x12\x1c.insta.users.v1.LoginRequest\x1a\x1d.insta.users.v1.LoginResponse\"\x04\xa8\xbb\x18\x01\x12\x65\n\x0e\x43hangePassword\x12%.insta.users.v1.ChangePasswordRequest\x1a&.insta.users.v1.ChangePasswordResponse\"\x04\xa8\xbb\x18\x02\x12Y\n\tGetKeySet\x12 .insta.users.v1.GetKeySetRequest\x1a!.insta.users.v1.GetKeySetResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x01\x42\x7f\n\x12\x63om.insta.users.v1P\x01Z,example.com/insta/gen/insta/users/v1;usersv1\xa2\x02\x03IUS\xaa\x02\x0eInsta.Users.V1\xca\x02\x0eInsta\\Users\\V1\xea\x02\x10Insta::Users::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19insta/users/v1/auth.proto\x12\x0einsta.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\x1a\x1ainsta/users/v1/users.proto\"t\n\x0cLoginRequest\x12\x1f\n\x05login\x18\x01 \x01(\tB\x10\xbaH\rr\x0b\x10\x01\x18\xfe\x01\xb8\xb3\xae\xb1\x02\x01\x12\x1f\n\x08password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\"\n\x0b\x63lient_name\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18\x64\xb8\xb3\xae\xb1\x02\x01\"\xd4\x01\n\rLoginResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04user\x18\x03 \x01(\x0b\x32\x14.insta.users.v1.User\x12\x1a\n\rrefresh_token\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x15\x43hangePasswordRequest\x12\'\n\x10\x63urrent_password\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12#\n\x0cnew_password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x08\x18\x80\x02\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x18\n\x16\x43hangePasswordResponse\"\x12\n\x10GetKeySetRequest\"<\n\x11GetKeySetResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.insta.users.v1.PublicKey\"#\n\tPublicKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x0c\x32\x9b\x02\n\x0b\x41uthService\x12J\n\x05Login\x12\x1c.insta.users.v1.LoginRequest\x1a\x1d.insta.users.v1.LoginResponse\"\x04\xa8\xbb\x18\x01\x12\x65\n\x0e\x43hangePassword\x12%.insta.users.v1.ChangePasswordRequest\x1a&.insta.users.v1.ChangePasswordResponse\"\x04\xa8\xbb\x18\x02\x12Y\n\tGetKeySet\x12 .insta.users.v1.GetKeySetRequest\x1a!.insta.users.v1.GetKeySetResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x01\x42\x7f\n\x12\x63om.insta.users.v1P\x01Z,example.com/insta/gen/insta/users/v1;usersv1\xa2\x02\x03IUS\xaa\x02\x0eInsta.Users.V1\xca\x02\x0eInsta\\Users\\V1\xea\x02\x10Insta::Users::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGINREQUEST'].fields_by_name['login']._serialized_options = b'\272H\rr\013\020\001\030\376\001\270\263\256\261\002\001'
   _globals['_LOGINREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_LOGINREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\272H\007r\005\020\001\030\200\002'
+  _globals['_LOGINREQUEST'].fields_by_name['client_name']._loaded_options = None
+  _globals['_LOGINREQUEST'].fields_by_name['client_name']._serialized_options = b'\272H\nr\010\030d\270\263\256\261\002\001'
   _globals['_LOGINRESPONSE'].fields_by_name['access_token']._loaded_options = None
   _globals['_LOGINRESPONSE'].fields_by_name['access_token']._serialized_options = b'\200\001\001'
+  _globals['_LOGINRESPONSE'].fields_by_name['refresh_token']._loaded_options = None
+  _globals['_LOGINRESPONSE'].fields_by_name['refresh_token']._serialized_options = b'\200\001\001'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._loaded_options = None
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._serialized_options = b'\200\001\001\272H\007r\005\020\001\030\200\002'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['new_password']._loaded_options = None
@@ -56,19 +60,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['GetKeySet']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetKeySet']._serialized_options = b'\220\002\001\250\273\030\001'
   _globals['_LOGINREQUEST']._serialized_start=193
-  _globals['_LOGINREQUEST']._serialized_end=273
-  _globals['_LOGINRESPONSE']._serialized_start=275
-  _globals['_LOGINRESPONSE']._serialized_end=402
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=405
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=541
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=543
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=567
-  _globals['_GETKEYSETREQUEST']._serialized_start=569
-  _globals['_GETKEYSETREQUEST']._serialized_end=587
-  _globals['_GETKEYSETRESPONSE']._serialized_start=589
-  _globals['_GETKEYSETRESPONSE']._serialized_end=649
-  _globals['_PUBLICKEY']._serialized_start=651
-  _globals['_PUBLICKEY']._serialized_end=686
-  _globals['_AUTHSERVICE']._serialized_start=689
-  _globals['_AUTHSERVICE']._serialized_end=972
+  _globals['_LOGINREQUEST']._serialized_end=309
+  _globals['_LOGINRESPONSE']._serialized_start=312
+  _globals['_LOGINRESPONSE']._serialized_end=524
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=527
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=663
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=665
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=689
+  _globals['_GETKEYSETREQUEST']._serialized_start=691
+  _globals['_GETKEYSETREQUEST']._serialized_end=709
+  _globals['_GETKEYSETRESPONSE']._serialized_start=711
+  _globals['_GETKEYSETRESPONSE']._serialized_end=771
+  _globals['_PUBLICKEY']._serialized_start=773
+  _globals['_PUBLICKEY']._serialized_end=808
+  _globals['_AUTHSERVICE']._serialized_start=811
+  _globals['_AUTHSERVICE']._serialized_end=1094
 # @@protoc_insertion_point(module_scope)

@@ -57,17 +57,20 @@ class AuthServiceServicer:
     """
 
     def Login(self, request, context):
-        """Exchanges a username or email address and a password for an access token.
+        """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
+        one. A person has at most 50 sessions; another one ends the session that was not used for longest.
         UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
-        same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password.
+        same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
+        (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the caller's password. PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong,
-        INVALID_ARGUMENT (COMMON_PASSWORD).
+        """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
+        PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
+        (TOO_MANY_FAILURES) after some wrong ones in this session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

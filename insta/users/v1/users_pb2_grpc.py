@@ -133,16 +133,16 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes an account for good: one's own, confirmed by its password, or as staff another's.
+        """Deletes an account for good, and ends its sessions: one's own, confirmed by its password, or as staff another's.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (WRONG_PASSWORD; NOT_OWNER; SUPERUSER_ONLY if it belongs to staff),
-        FAILED_PRECONDITION (LAST_SUPERUSER).
+        FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in this session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetRoles(self, request, context):
-        """Sets what an account may do. Tokens issued before carry the former roles until they expire.
+        """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
         NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -150,8 +150,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetActive(self, request, context):
-        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
-        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated cannot log in (PERMISSION_DENIED, ACCOUNT_INACTIVE), and
+        all their sessions end; their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """

@@ -36,17 +36,17 @@ class UserServiceStub:
     Repeating it changes nothing more.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
-    """Deletes an account for good: one's own, confirmed by its password, or as staff another's.
+    """Deletes an account for good, and ends its sessions: one's own, confirmed by its password, or as staff another's.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (WRONG_PASSWORD; NOT_OWNER; SUPERUSER_ONLY if it belongs to staff),
-    FAILED_PRECONDITION (LAST_SUPERUSER).
+    FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in this session.
     """
     SetRoles: _aio.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.SetRolesResponse]
-    """Sets what an account may do. Tokens issued before carry the former roles until they expire.
+    """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
     NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
     """
     SetActive: _aio.UnaryUnaryMultiCallable[_users_pb2.SetActiveRequest, _users_pb2.SetActiveResponse]
-    """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
-    from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
+    """Deactivates an account, or activates it again. Who is deactivated cannot log in (PERMISSION_DENIED, ACCOUNT_INACTIVE), and
+    all their sessions end; their profile and posts stay.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
     (LAST_SUPERUSER). Repeating it changes nothing more.
     """
@@ -115,9 +115,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.DeleteUserRequest,
         context: _aio.ServicerContext[_users_pb2.DeleteUserRequest, _abc.Awaitable[_users_pb2.DeleteUserResponse]],
     ) -> _abc.Awaitable[_users_pb2.DeleteUserResponse]:
-        """Deletes an account for good: one's own, confirmed by its password, or as staff another's.
+        """Deletes an account for good, and ends its sessions: one's own, confirmed by its password, or as staff another's.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (WRONG_PASSWORD; NOT_OWNER; SUPERUSER_ONLY if it belongs to staff),
-        FAILED_PRECONDITION (LAST_SUPERUSER).
+        FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in this session.
         """
 
     @_abc_1.abstractmethod
@@ -126,7 +126,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.SetRolesRequest,
         context: _aio.ServicerContext[_users_pb2.SetRolesRequest, _abc.Awaitable[_users_pb2.SetRolesResponse]],
     ) -> _abc.Awaitable[_users_pb2.SetRolesResponse]:
-        """Sets what an account may do. Tokens issued before carry the former roles until they expire.
+        """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
         NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (LAST_SUPERUSER). Repeating it changes nothing more.
         """
 
@@ -136,8 +136,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.SetActiveRequest,
         context: _aio.ServicerContext[_users_pb2.SetActiveRequest, _abc.Awaitable[_users_pb2.SetActiveResponse]],
     ) -> _abc.Awaitable[_users_pb2.SetActiveResponse]:
-        """Deactivates an account, or activates it again. Who is deactivated can neither log in nor change anything, with a token
-        from before either (PERMISSION_DENIED, ACCOUNT_INACTIVE); their profile and posts stay.
+        """Deactivates an account, or activates it again. Who is deactivated cannot log in (PERMISSION_DENIED, ACCOUNT_INACTIVE), and
+        all their sessions end; their profile and posts stay.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """
