@@ -57,8 +57,8 @@ def service_config(services: Sequence[descriptor.ServiceDescriptor]) -> str:
 class RemoteChannel:
     """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
 
-    A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace and
-    its origin, where it may change something.
+    A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace,
+    and its origin where it may change something.
 
     Args:
         address: host:port, or a gRPC name to resolve.

@@ -61,14 +61,14 @@ async def channel(peer: Peer) -> AsyncIterator[grpc.aio.Channel]:
 
 
 @pytest.fixture
+def health(channel: grpc.aio.Channel) -> Any:
+    return health_pb2_grpc.HealthStub(channel)
+
+
 def lone_server(issuer: Issuer, shares_port: bool) -> Server:
     """A server without methods of its own."""
     draining = asyncio.Event()
     return Server({}, issuer.verifier(), Metrics(), draining=draining, max_calls=1, shares_port=shares_port)
-
-
-def health(channel: grpc.aio.Channel) -> Any:
-    return health_pb2_grpc.HealthStub(channel)
 
 
 class Gate:
