@@ -62,9 +62,10 @@ def claims_of(access_token: str) -> dict[str, Any]:
 async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
     """What a condition answers once it is true."""
     async with asyncio.timeout(_PATIENCE_SECONDS):
-        while not (answer := await condition()):
+        while True:
+            if answer := await condition():
+                return answer
             await asyncio.sleep(0.02)
-        return answer
 
 
 async def refused_soon(call: Callable[[], Awaitable[Any]]) -> Failure:
@@ -167,6 +168,11 @@ def account(db: Database, username: str = "ana", **fields: Any) -> Account:
         **fields,
     }
     return accounts.create(db, **made)
+
+
+def bytes_in(folder: Path) -> bytes:
+    """All files of a folder, one after the other."""
+    return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 class Time:
