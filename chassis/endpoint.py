@@ -23,6 +23,7 @@ from chassis.errors import Reason
 from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.metrics import MethodMetrics, Metrics
+from chassis.replay import Replies
 
 log = logs.get(__name__)
 
@@ -61,6 +62,7 @@ class Endpoint:
         verifier: Tells who a token belongs to, and whether it may still be acted on.
         admission: Limits the calls under way. None: the method is always let in, health for instance.
         limit: Limits what one caller may change. None: it was counted where the call came in.
+        replies: Answers to requests that came before. None: the service keeps none.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Endpoint:
         metrics: Metrics,
         admission: Admission | None,
         limit: MutationLimit | None = None,
+        replies: Replies | None = None,
     ) -> None:
         service = method.containing_service.full_name
         self.path = f"/{service}/{method.name}"
@@ -81,6 +84,9 @@ class Endpoint:
         self._access = access.policy(method)
         self._changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
         self._limit = limit
+        # What nobody in particular asks for is told apart by the handler, if at all.
+        named = "request_id" in method.input_type.fields_by_name and self._access != Access.ACCESS_PUBLIC
+        self._replies = replies if named else None
         self._handler = handler
         self._verifier = verifier
         # Who reads an event log waits most of the time, and others rely on its news: busy servers do not turn it away.
@@ -107,7 +113,11 @@ class Endpoint:
             await self._identify(call)
             request = self.parse(request)
             validation.check(request)
-            response = await handler(request, call)
+            response = None
+            if self._replies is not None:
+                response = await self._replies.find(request, self._response_class)
+            if response is None:
+                response = await handler(request, call)
             if not isinstance(response, self._response_class):
                 raise TypeError(f"{self.path} answered a {type(response).__name__}")
             return response

@@ -31,6 +31,7 @@ from chassis.endpoint import Admission, Endpoint
 from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.metrics import Metrics
+from chassis.replay import Replies
 
 # A call that names no deadline gets this one.
 DEFAULT_DEADLINE_SECONDS = 30.0
@@ -61,6 +62,7 @@ def endpoints_of(
     metrics: Metrics,
     admission: Admission | None,
     limit: MutationLimit | None = None,
+    replies: Replies | None = None,
 ) -> dict[str, Endpoint]:
     """The endpoints of servicers, by path.
 
@@ -72,7 +74,7 @@ def endpoints_of(
     """
     pool = descriptor_pool.Default()
     endpoints = (
-        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission, limit)
+        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission, limit, replies)
         for name, servicer in servicers.items()
         for method in pool.FindServiceByName(name).methods
     )

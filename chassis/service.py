@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chassis.replay import Replies
 from chassis.settings import Settings
 from chassis.store import Store
 
@@ -40,13 +41,14 @@ class Parts:
 
     Attributes:
         channels: To each service that it calls, by name. Stubs take them; they carry unary calls.
-        database: Its database, if it has one.
+        database: Its database, if it has one, and the answers to retries that it keeps there.
         draining: Set when the process is about to stop: whoever waits for something ends.
     """
 
     settings: Settings
     channels: Mapping[str, Any] = field(default_factory=dict)
     database: Store | None = None
+    kept_replies: Replies | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -55,3 +57,10 @@ class Parts:
         if self.database is None:
             raise LookupError("this part has no database: it names no migrations")
         return self.database
+
+    @property
+    def replies(self) -> Replies:
+        """The answers that a service with a database keeps."""
+        if self.kept_replies is None:
+            raise LookupError("this part has no database: it names no migrations")
+        return self.kept_replies

@@ -15,7 +15,9 @@ from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
+from chassis.models import secret
 from chassis.remote import RemoteChannel
+from chassis.replay import Replies
 from chassis.revocation import Revocations
 from chassis.server import Server, endpoints_of
 from chassis.service import Parts, Service
@@ -71,11 +73,19 @@ class Assembly:
         limit = MutationLimit(settings.mutations_per_minute)
         for service in here:
             # A call within the process was admitted and counted when it came in.
-            gate = (admission, limit) if service is served else (None, None)
-            servicers = service.servicers(self._parts(service))
+            comes_in = service is served
+            parts = self._parts(service)
+            servicers = service.servicers(parts)
             if set(servicers) != set(service.contracts):
                 raise ValueError(f"the {service.name} service serves {set(servicers)}, not the contracts that it names")
-            self._endpoints |= endpoints_of(servicers, self._verifier, self.metrics, *gate)
+            self._endpoints |= endpoints_of(
+                servicers,
+                self._verifier,
+                self.metrics,
+                admission if comes_in else None,
+                limit if comes_in else None,
+                parts.kept_replies,
+            )
 
     def server(self, *, shares_port: bool) -> Server:
         """A server of what can be called from outside."""
@@ -121,12 +131,14 @@ class Assembly:
         return RemoteChannel(address_of(self._settings, name), contracts)
 
     def _parts(self, service: Service) -> Parts:
-        database = None
-        if service.migrations is not None:
-            writes = self.metrics.committed(service.name)
-            database = open_store(self._settings, service, writes.observe)
-            self._stores.append(database)
-        return Parts(self._settings, {name: self._channels[name] for name in service.calls}, database, self._draining)
+        channels = {name: self._channels[name] for name in service.calls}
+        if service.migrations is None:
+            return Parts(self._settings, channels, draining=self._draining)
+        writes = self.metrics.committed(service.name)
+        database = open_store(self._settings, service, writes.observe)
+        self._stores.append(database)
+        replies = Replies(database, database.write_now(secret, "replies"))
+        return Parts(self._settings, channels, database, replies, self._draining)
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])

@@ -8,21 +8,26 @@ from chassis import clock
 from chassis.call import caller
 from chassis.masks import masked
 from chassis.paging import Pager
-from chassis.store import Store
+from chassis.replay import Replies
+from chassis.store import Database, Store
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from services.posts import posts
 
 
 class PostServicer(posts_pb2_grpc.PostServiceServicer):
-    def __init__(self, store: Store, pager: Pager) -> None:
+    def __init__(self, store: Store, replies: Replies, pager: Pager) -> None:
         self._store = store
+        self._replies = replies
         self._pager = pager
 
     async def CreatePost(self, request: posts_pb2.CreatePostRequest, context: object) -> posts_pb2.CreatePostResponse:
-        post = await self._store.write(
-            posts.create, caller().user_id, request.title, request.description, request.image_urls
-        )
-        return posts_pb2.CreatePostResponse(post=post_message(post))
+        author_id = caller().user_id
+
+        def create(db: Database) -> posts_pb2.CreatePostResponse:
+            post = posts.create(db, author_id, request.title, request.description, request.image_urls)
+            return posts_pb2.CreatePostResponse(post=post_message(post))
+
+        return await self._replies.write(request, posts_pb2.CreatePostResponse, create)
 
     async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
         post = await self._store.read(posts.get, request.post_id)
@@ -55,12 +60,21 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         wanted = request.post
         values = {"title": wanted.title, "description": wanted.description, "image_urls": list(wanted.image_urls)}
         changes = masked(values, request.update_mask)
-        post = await self._store.write(posts.update, caller(), wanted.id, changes)
-        return posts_pb2.UpdatePostResponse(post=post_message(post))
+        author = caller()
+
+        def update(db: Database) -> posts_pb2.UpdatePostResponse:
+            return posts_pb2.UpdatePostResponse(post=post_message(posts.update(db, author, wanted.id, changes)))
+
+        return await self._replies.write(request, posts_pb2.UpdatePostResponse, update)
 
     async def DeletePost(self, request: posts_pb2.DeletePostRequest, context: object) -> posts_pb2.DeletePostResponse:
-        await self._store.write(posts.delete, caller(), request.post_id)
-        return posts_pb2.DeletePostResponse()
+        actor = caller()
+
+        def delete(db: Database) -> posts_pb2.DeletePostResponse:
+            posts.delete(db, actor, request.post_id)
+            return posts_pb2.DeletePostResponse()
+
+        return await self._replies.write(request, posts_pb2.DeletePostResponse, delete)
 
 
 def post_message(post: posts.PostRow) -> posts_pb2.Post:

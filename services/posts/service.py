@@ -13,7 +13,7 @@ from services.posts.post_servicer import PostServicer
 
 def _servicers(parts: Parts) -> Mapping[str, object]:
     pager = Pager(parts.store.write_now(secret, "paging"))
-    return {"insta.posts.v1.PostService": PostServicer(parts.store, pager)}
+    return {"insta.posts.v1.PostService": PostServicer(parts.store, parts.replies, pager)}
 
 
 SERVICE = Service(

@@ -6,14 +6,16 @@ from chassis import clock, errors
 from chassis.call import caller
 from chassis.errors import Reason
 from chassis.paging import Pager
-from chassis.store import Store
+from chassis.replay import Replies
+from chassis.store import Database, Store
 from insta.social.v1 import comments_pb2, comments_pb2_grpc
 from services.social import comments, existence
 
 
 class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
-    def __init__(self, store: Store, pager: Pager, posts: existence.Posts) -> None:
+    def __init__(self, store: Store, replies: Replies, pager: Pager, posts: existence.Posts) -> None:
         self._store = store
+        self._replies = replies
         self._pager = pager
         self._posts = posts
 
@@ -21,14 +23,24 @@ class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
         self, request: comments_pb2.CreateCommentRequest, context: object
     ) -> comments_pb2.CreateCommentResponse:
         await self._posts.require(request.post_id)
-        comment = await self._store.write(comments.create, request.post_id, caller().user_id, request.text)
-        return comments_pb2.CreateCommentResponse(comment=comment_message(comment))
+        author_id = caller().user_id
+
+        def create(db: Database) -> comments_pb2.CreateCommentResponse:
+            comment = comments.create(db, request.post_id, author_id, request.text)
+            return comments_pb2.CreateCommentResponse(comment=comment_message(comment))
+
+        return await self._replies.write(request, comments_pb2.CreateCommentResponse, create)
 
     async def UpdateComment(
         self, request: comments_pb2.UpdateCommentRequest, context: object
     ) -> comments_pb2.UpdateCommentResponse:
-        comment = await self._store.write(comments.update, caller().user_id, request.comment_id, request.text)
-        return comments_pb2.UpdateCommentResponse(comment=comment_message(comment))
+        author_id = caller().user_id
+
+        def update(db: Database) -> comments_pb2.UpdateCommentResponse:
+            comment = comments.update(db, author_id, request.comment_id, request.text)
+            return comments_pb2.UpdateCommentResponse(comment=comment_message(comment))
+
+        return await self._replies.write(request, comments_pb2.UpdateCommentResponse, update)
 
     async def DeleteComment(
         self, request: comments_pb2.DeleteCommentRequest, context: object
@@ -38,8 +50,12 @@ class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
         if not allowed and caller().user_id != await self._posts.author_id(comment.post_id):
             text = "only its author, the post's author and staff can delete a comment"
             raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, text)
-        await self._store.write(comments.delete, request.comment_id)
-        return comments_pb2.DeleteCommentResponse()
+
+        def delete(db: Database) -> comments_pb2.DeleteCommentResponse:
+            comments.delete(db, request.comment_id)
+            return comments_pb2.DeleteCommentResponse()
+
+        return await self._replies.write(request, comments_pb2.DeleteCommentResponse, delete)
 
     async def ListComments(
         self, request: comments_pb2.ListCommentsRequest, context: object

@@ -6,14 +6,16 @@ from chassis import errors
 from chassis.call import caller
 from chassis.errors import Reason
 from chassis.paging import Pager
-from chassis.store import Store
+from chassis.replay import Replies
+from chassis.store import Database, Store
 from insta.social.v1 import follows_pb2, follows_pb2_grpc
-from services.social import counters, existence, follows
+from services.social import existence, follows
 
 
 class FollowServicer(follows_pb2_grpc.FollowServiceServicer):
-    def __init__(self, store: Store, pager: Pager, users: existence.Users) -> None:
+    def __init__(self, store: Store, replies: Replies, pager: Pager, users: existence.Users) -> None:
         self._store = store
+        self._replies = replies
         self._pager = pager
         self._users = users
 
@@ -21,15 +23,22 @@ class FollowServicer(follows_pb2_grpc.FollowServiceServicer):
         if request.followee_id == caller().user_id:
             raise errors.FailedPrecondition(Reason.REASON_SELF_FOLLOW, "nobody can follow themselves")
         await self._users.require(request.followee_id)
-        count = await self._store.write(follows.add, caller().user_id, request.followee_id)
-        return follows_pb2.FollowResponse(follower_count=count)
+        follower_id = caller().user_id
+
+        def follow(db: Database) -> follows_pb2.FollowResponse:
+            return follows_pb2.FollowResponse(follower_count=follows.add(db, follower_id, request.followee_id))
+
+        return await self._replies.write(request, follows_pb2.FollowResponse, follow)
 
     async def Unfollow(self, request: follows_pb2.UnfollowRequest, context: object) -> follows_pb2.UnfollowResponse:
-        count = await self._store.write(follows.remove, caller().user_id, request.followee_id)
-        if count is None:
+        follower_id = caller().user_id
+        if not await self._store.read(follows.followed_among, follower_id, [request.followee_id]):
             await self._users.require(request.followee_id)
-            count = (await self._store.read(counters.of_user, request.followee_id)).follower_count
-        return follows_pb2.UnfollowResponse(follower_count=count)
+
+        def unfollow(db: Database) -> follows_pb2.UnfollowResponse:
+            return follows_pb2.UnfollowResponse(follower_count=follows.remove(db, follower_id, request.followee_id))
+
+        return await self._replies.write(request, follows_pb2.UnfollowResponse, unfollow)
 
     async def ListFollowers(
         self, request: follows_pb2.ListFollowersRequest, context: object

@@ -73,10 +73,10 @@ def add(db: Database, follower_id: int, followee_id: int) -> int:
     return counters.change_user(db, followee_id, followers=1).follower_count
 
 
-def remove(db: Database, follower_id: int, followee_id: int) -> int | None:
-    """Follow somebody no longer. Returns how many people follow them; None: there was no follow."""
+def remove(db: Database, follower_id: int, followee_id: int) -> int:
+    """Follow somebody no longer, if one did. Returns how many people follow them."""
     if not _delete.run(db, follower_id=follower_id, followee_id=followee_id):
-        return None
+        return counters.of_user(db, followee_id).follower_count
     counters.change_user(db, follower_id, followees=-1)
     return counters.change_user(db, followee_id, followers=-1).follower_count
 

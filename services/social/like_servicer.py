@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from chassis.call import caller
 from chassis.paging import Pager
-from chassis.store import Store
+from chassis.replay import Replies
+from chassis.store import Database, Store
 from insta.social.v1 import likes_pb2, likes_pb2_grpc
-from services.social import counters, existence, likes
+from services.social import existence, likes
 
 
 class LikeServicer(likes_pb2_grpc.LikeServiceServicer):
-    def __init__(self, store: Store, pager: Pager, posts: existence.Posts) -> None:
+    def __init__(self, store: Store, replies: Replies, pager: Pager, posts: existence.Posts) -> None:
         self._store = store
+        self._replies = replies
         self._pager = pager
         self._posts = posts
 
     async def LikePost(self, request: likes_pb2.LikePostRequest, context: object) -> likes_pb2.LikePostResponse:
         await self._posts.require(request.post_id)
-        like_count = await self._store.write(likes.add, request.post_id, caller().user_id)
-        return likes_pb2.LikePostResponse(like_count=like_count)
+        user_id = caller().user_id
+
+        def like(db: Database) -> likes_pb2.LikePostResponse:
+            return likes_pb2.LikePostResponse(like_count=likes.add(db, request.post_id, user_id))
+
+        return await self._replies.write(request, likes_pb2.LikePostResponse, like)
 
     async def UnlikePost(self, request: likes_pb2.UnlikePostRequest, context: object) -> likes_pb2.UnlikePostResponse:
-        like_count = await self._store.write(likes.remove, request.post_id, caller().user_id)
-        if like_count is None:
+        user_id = caller().user_id
+        if not await self._store.read(likes.liked_among, user_id, [request.post_id]):
             await self._posts.require(request.post_id)
-            like_count = (await self._store.read(counters.of_post, request.post_id)).like_count
-        return likes_pb2.UnlikePostResponse(like_count=like_count)
+
+        def unlike(db: Database) -> likes_pb2.UnlikePostResponse:
+            return likes_pb2.UnlikePostResponse(like_count=likes.remove(db, request.post_id, user_id))
+
+        return await self._replies.write(request, likes_pb2.UnlikePostResponse, unlike)
 
     async def ListLikes(self, request: likes_pb2.ListLikesRequest, context: object) -> likes_pb2.ListLikesResponse:
         start = self._pager.start(request)

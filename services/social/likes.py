@@ -42,11 +42,11 @@ def add(db: Database, post_id: int, user_id: int) -> int:
     return counters.of_post(db, post_id).like_count
 
 
-def remove(db: Database, post_id: int, user_id: int) -> int | None:
-    """Take a like back. Returns the post's like count; None: there was no like."""
+def remove(db: Database, post_id: int, user_id: int) -> int:
+    """Take a like back, if there is one. Returns the post's like count."""
     if _delete.run(db, post_id=post_id, user_id=user_id):
         return counters.change_post(db, post_id, likes=-1).like_count
-    return None
+    return counters.of_post(db, post_id).like_count
 
 
 def of_post(db: Database, post_id: int, below: int, limit: int) -> list[Liker]:

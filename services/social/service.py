@@ -20,9 +20,9 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
     posts = existence.Posts(parts.channels["posts"])
     users = existence.Users(parts.channels["users"])
     return {
-        "insta.social.v1.FollowService": FollowServicer(parts.store, pager, users),
-        "insta.social.v1.LikeService": LikeServicer(parts.store, pager, posts),
-        "insta.social.v1.CommentService": CommentServicer(parts.store, pager, posts),
+        "insta.social.v1.FollowService": FollowServicer(parts.store, parts.replies, pager, users),
+        "insta.social.v1.LikeService": LikeServicer(parts.store, parts.replies, pager, posts),
+        "insta.social.v1.CommentService": CommentServicer(parts.store, parts.replies, pager, posts),
         "insta.social.v1.StatsService": StatsServicer(parts.store),
     }
 

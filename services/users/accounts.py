@@ -220,16 +220,16 @@ def credentials_of(db: Database, caller: Caller) -> Credentials:
     return credentials
 
 
-def set_password(db: Database, caller: Caller, checked: Credentials, password_hash: bytes) -> bool:
+def set_password(db: Database, caller: Caller, checked: Credentials, password_hash: bytes) -> None:
     """Replace the caller's password, which was checked, and end all their sessions.
 
-    False: it was changed meanwhile, and stays.
+    Raises:
+        PermissionDenied: it was changed meanwhile.
     """
     _acting(db, caller)
-    changed = _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now())
-    if changed:
-        sessions.end_all(db, caller.user_id)
-    return bool(changed)
+    if not _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now()):
+        raise wrong_password("current_password")
+    sessions.end_all(db, caller.user_id)
 
 
 def strengthen_password(db: Database, checked: Credentials, password_hash: bytes) -> None:
@@ -377,6 +377,11 @@ def _folded(name: str) -> str:
 
 def _search_key(username: str, email: str, first_name: str, last_name: str) -> str:
     return _folded("\n".join((username, email, first_name, last_name)))
+
+
+def wrong_password(field: str) -> errors.PermissionDenied:
+    """The password that confirms a change is not that of the account."""
+    return errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, f"{field}: is not the password of the account")
 
 
 def _superusers_only() -> errors.PermissionDenied:

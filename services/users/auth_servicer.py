@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from chassis import audit, call, clock, errors
+from chassis import audit, call, clock
 from chassis.call import caller
-from chassis.errors import Reason
-from chassis.store import Store
+from chassis.replay import Replies
+from chassis.store import Database, Store
 from insta.users.v1 import auth_pb2, auth_pb2_grpc
 from services.users import accounts, keys, logins, throttle, tokens
 from services.users.messages import private_user
@@ -14,8 +14,9 @@ from services.users.passwords import Passwords
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
-    def __init__(self, store: Store, passwords: Passwords, check: PasswordCheck) -> None:
+    def __init__(self, store: Store, replies: Replies, passwords: Passwords, check: PasswordCheck) -> None:
         self._store = store
+        self._replies = replies
         self._passwords = passwords
         self._check = check
 
@@ -46,14 +47,19 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         credentials = await self._store.read(accounts.credentials_of, caller())
         session = throttle.session(caller().session_id)
         correct = await self._check.matches(request.current_password, credentials, session)
-        if not correct or not await self._store.write(
-            accounts.set_password, caller(), credentials, await self._passwords.hash(request.new_password)
-        ):
+        if not correct:
             audit.record("password change failed", user_id=credentials.user_id)
-            text = "current_password: is not the password of the account"
-            raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, text)
+            raise accounts.wrong_password("current_password")
+        owner = caller()
+        password_hash = await self._passwords.hash(request.new_password)
+
+        def change(db: Database) -> auth_pb2.ChangePasswordResponse:
+            accounts.set_password(db, owner, credentials, password_hash)
+            return auth_pb2.ChangePasswordResponse()
+
+        response = await self._replies.write(request, auth_pb2.ChangePasswordResponse, change)
         audit.record("password changed", user_id=credentials.user_id)
-        return auth_pb2.ChangePasswordResponse()
+        return response
 
     async def GetKeySet(self, request: auth_pb2.GetKeySetRequest, context: object) -> auth_pb2.GetKeySetResponse:
         published = await self._store.read(keys.published)

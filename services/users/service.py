@@ -25,9 +25,9 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
     passwords = Passwords(parts.settings.bcrypt_cost)
     check = PasswordCheck(parts.store, passwords, parts.settings.login_throttle)
     return {
-        "insta.users.v1.UserService": UserServicer(parts.store, pager, passwords, check),
-        "insta.users.v1.AuthService": AuthServicer(parts.store, passwords, check),
-        "insta.users.v1.SessionService": SessionServicer(parts.store),
+        "insta.users.v1.UserService": UserServicer(parts.store, parts.replies, pager, passwords, check),
+        "insta.users.v1.AuthService": AuthServicer(parts.store, parts.replies, passwords, check),
+        "insta.users.v1.SessionService": SessionServicer(parts.store, parts.replies),
         "insta.users.v1.EventService": EventServicer(parts.store, parts.draining),
     }
 

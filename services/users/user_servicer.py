@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from chassis import audit, errors
+from chassis import audit, replay
 from chassis.call import caller
-from chassis.errors import Reason
 from chassis.masks import masked
 from chassis.paging import Pager
-from chassis.store import Store
+from chassis.replay import Replies
+from chassis.store import Database, Store
 from insta.users.v1 import users_pb2, users_pb2_grpc
 from services.users import accounts, throttle
 from services.users.messages import private_user, public_user
@@ -16,24 +16,51 @@ from services.users.passwords import Passwords
 
 
 class UserServicer(users_pb2_grpc.UserServiceServicer):
-    def __init__(self, store: Store, pager: Pager, passwords: Passwords, check: PasswordCheck) -> None:
+    def __init__(
+        self, store: Store, replies: Replies, pager: Pager, passwords: Passwords, check: PasswordCheck
+    ) -> None:
         self._store = store
+        self._replies = replies
         self._pager = pager
         self._passwords = passwords
         self._check = check
 
     async def CreateUser(self, request: users_pb2.CreateUserRequest, context: object) -> users_pb2.CreateUserResponse:
-        account = await self._store.write(
-            accounts.create,
-            username=request.username,
-            email=request.email,
-            password_hash=await self._passwords.hash(request.password),
-            first_name=request.first_name,
-            last_name=request.last_name,
-            bio=request.bio,
-        )
-        audit.record("account created", user_id=account.id)
-        return users_pb2.CreateUserResponse(user=private_user(account))
+        before = await self._replies.find(request, users_pb2.CreateUserResponse)
+        if before is not None:
+            return await self._for_its_owner(before, request.password)
+        password_hash = await self._passwords.hash(request.password)
+        made = False
+
+        def create(db: Database) -> users_pb2.CreateUserResponse:
+            nonlocal made
+            made = True
+            account = accounts.create(
+                db,
+                username=request.username,
+                email=request.email,
+                password_hash=password_hash,
+                first_name=request.first_name,
+                last_name=request.last_name,
+                bio=request.bio,
+            )
+            return users_pb2.CreateUserResponse(user=private_user(account))
+
+        response = await self._replies.write(request, users_pb2.CreateUserResponse, create)
+        if not made:
+            return await self._for_its_owner(response, request.password)
+        audit.record("account created", user_id=response.user.id)
+        return response
+
+    async def _for_its_owner(
+        self, response: users_pb2.CreateUserResponse, password: str
+    ) -> users_pb2.CreateUserResponse:
+        """The answer to a registration that comes again. It has no token: the password tells who sends it."""
+        user_id = response.user.id
+        credentials = await self._store.read(accounts.credentials_by_id, user_id)
+        if not await self._check.matches(password, credentials, throttle.account(user_id)):
+            raise replay.id_reused()
+        return response
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
         account, private = await self._store.read(accounts.seen, caller(), request.user_id)
@@ -74,9 +101,14 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         changes = masked(values, request.update_mask)
         if "private_details.email" in changes:
             changes["email"] = changes.pop("private_details.email")
-        account = await self._store.write(accounts.update, caller(), user.id, changes)
-        audit.record("account changed", user_id=account.id, fields=sorted(changes))
-        return users_pb2.UpdateUserResponse(user=private_user(account))
+        owner = caller()
+
+        def update(db: Database) -> users_pb2.UpdateUserResponse:
+            return users_pb2.UpdateUserResponse(user=private_user(accounts.update(db, owner, user.id, changes)))
+
+        response = await self._replies.write(request, users_pb2.UpdateUserResponse, update)
+        audit.record("account changed", user_id=user.id, fields=sorted(changes))
+        return response
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, context: object) -> users_pb2.DeleteUserResponse:
         if request.user_id == caller().user_id:
@@ -84,24 +116,38 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             session = throttle.session(caller().session_id)
             if not await self._check.matches(request.password, credentials, session):
                 audit.record("account deletion failed", user_id=request.user_id)
-                raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, "password: is not that of the account")
-        await self._store.write(accounts.delete, caller(), request.user_id)
+                raise accounts.wrong_password("password")
+        actor = caller()
+
+        def delete(db: Database) -> users_pb2.DeleteUserResponse:
+            accounts.delete(db, actor, request.user_id)
+            return users_pb2.DeleteUserResponse()
+
+        response = await self._replies.write(request, users_pb2.DeleteUserResponse, delete)
         audit.record("account deleted", user_id=request.user_id)
-        return users_pb2.DeleteUserResponse()
+        return response
 
     async def SetRoles(self, request: users_pb2.SetRolesRequest, context: object) -> users_pb2.SetRolesResponse:
-        account = await self._store.write(
-            accounts.set_roles,
-            caller(),
-            request.user_id,
-            staff=request.staff if request.HasField("staff") else None,
-            superuser=request.superuser if request.HasField("superuser") else None,
-        )
-        roles = {"staff": bool(account.staff), "superuser": bool(account.superuser)}
-        audit.record("roles set", user_id=account.id, **roles)
-        return users_pb2.SetRolesResponse(user=private_user(account))
+        actor = caller()
+        staff = request.staff if request.HasField("staff") else None
+        superuser = request.superuser if request.HasField("superuser") else None
+
+        def set_roles(db: Database) -> users_pb2.SetRolesResponse:
+            account = accounts.set_roles(db, actor, request.user_id, staff=staff, superuser=superuser)
+            return users_pb2.SetRolesResponse(user=private_user(account))
+
+        response = await self._replies.write(request, users_pb2.SetRolesResponse, set_roles)
+        roles = response.user.private_details
+        audit.record("roles set", user_id=request.user_id, staff=roles.staff, superuser=roles.superuser)
+        return response
 
     async def SetActive(self, request: users_pb2.SetActiveRequest, context: object) -> users_pb2.SetActiveResponse:
-        account = await self._store.write(accounts.set_active, caller(), request.user_id, request.active)
-        audit.record("account activated" if request.active else "account deactivated", user_id=account.id)
-        return users_pb2.SetActiveResponse(user=private_user(account))
+        actor = caller()
+
+        def set_active(db: Database) -> users_pb2.SetActiveResponse:
+            account = accounts.set_active(db, actor, request.user_id, request.active)
+            return users_pb2.SetActiveResponse(user=private_user(account))
+
+        response = await self._replies.write(request, users_pb2.SetActiveResponse, set_active)
+        audit.record("account activated" if request.active else "account deactivated", user_id=request.user_id)
+        return response

@@ -32,6 +32,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT: the page token was not issued for this list, these arguments and this caller."""
     REASON_COMMON_PASSWORD: _Reason.ValueType  # 4
     """INVALID_ARGUMENT: the new password is one of the most common ones, which attackers try first."""
+    REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 5
+    """INVALID_ARGUMENT: another request of the caller had this request_id in the last 24 hours."""
     REASON_TOKEN_MISSING: _Reason.ValueType  # 10
     """UNAUTHENTICATED: the method needs an access token, and the call has none."""
     REASON_TOKEN_INVALID: _Reason.ValueType  # 11
@@ -118,6 +120,8 @@ REASON_INVALID_PAGE_TOKEN: Reason.ValueType  # 3
 """INVALID_ARGUMENT: the page token was not issued for this list, these arguments and this caller."""
 REASON_COMMON_PASSWORD: Reason.ValueType  # 4
 """INVALID_ARGUMENT: the new password is one of the most common ones, which attackers try first."""
+REASON_REQUEST_ID_REUSED: Reason.ValueType  # 5
+"""INVALID_ARGUMENT: another request of the caller had this request_id in the last 24 hours."""
 REASON_TOKEN_MISSING: Reason.ValueType  # 10
 """UNAUTHENTICATED: the method needs an access token, and the call has none."""
 REASON_TOKEN_INVALID: Reason.ValueType  # 11

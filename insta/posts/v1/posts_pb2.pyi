@@ -87,7 +87,9 @@ class CreatePostRequest(_message.Message):
     description: _builtins.str
     """Up to 2,000 characters."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 10 http or https addresses of at most 2,048 characters, in the order in which they are shown."""
@@ -368,7 +370,9 @@ class UpdatePostRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     @_builtins.property
     def post(self) -> Global___Post:
         """The id of the post, and its new values."""
@@ -427,7 +431,9 @@ class DeletePostRequest(_message.Message):
     post_id: _builtins.int
     """The post's id."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,

@@ -79,7 +79,9 @@ class CreateCommentRequest(_message.Message):
     text: _builtins.str
     """1 to 1,000 characters."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,
@@ -133,7 +135,9 @@ class UpdateCommentRequest(_message.Message):
     text: _builtins.str
     """Its new text: 1 to 1,000 characters."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,
@@ -184,7 +188,9 @@ class DeleteCommentRequest(_message.Message):
     comment_id: _builtins.int
     """The comment's id."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,

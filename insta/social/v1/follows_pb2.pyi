@@ -29,7 +29,9 @@ class FollowRequest(_message.Message):
     followee_id: _builtins.int
     """The account's id."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,
@@ -77,7 +79,9 @@ class UnfollowRequest(_message.Message):
     followee_id: _builtins.int
     """The account's id."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,

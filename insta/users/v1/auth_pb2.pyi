@@ -108,7 +108,9 @@ class ChangePasswordRequest(_message.Message):
     new_password: _builtins.str
     """The password from now on: 8 to 256 characters."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,

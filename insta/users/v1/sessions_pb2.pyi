@@ -87,7 +87,9 @@ class LogoutRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,
@@ -126,7 +128,9 @@ class LogoutEverywhereRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,
@@ -261,7 +265,9 @@ class RevokeSessionRequest(_message.Message):
     session_id: _builtins.str
     """As ListSessions answered it."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,
@@ -304,7 +310,9 @@ class RevokeUserSessionsRequest(_message.Message):
     user_id: _builtins.int
     """The account's id."""
     request_id: _builtins.str
-    """Names this request, so that a retry can be told from a second one. Optional."""
+    """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    """
     def __init__(
         self,
         *,

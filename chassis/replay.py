@@ -1,0 +1,164 @@
+"""Retries: a request that comes again under its request_id gets the first answer, and has no second effect.
+
+The answer is stored in the transaction of the effect, for 24 hours, under the caller, the method and the request_id. Of
+the request a keyed hash is kept, without its secret fields: another request under the same id is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import peewee
+from google.protobuf import message
+
+from chassis import clock, errors
+from chassis.call import caller
+from chassis.models import IdField, Table
+from chassis.query import compiled, param
+from chassis.store import Database, Store
+
+Response = TypeVar("Response", bound=message.Message)
+
+_KEPT_MICROS = 24 * 3600 * 1_000_000
+# Each answer that is stored takes some that are too old with it.
+_SWEPT_AT_ONCE = 10
+
+
+class Reply(Table):
+    """The answer to a request that named itself."""
+
+    id = IdField()
+    caller_id = peewee.BigIntegerField()
+    method = peewee.TextField()
+    request_id = peewee.TextField()
+    request_mac = peewee.BlobField()
+    response = peewee.BlobField()
+    create_time = peewee.BigIntegerField()
+
+    class Meta:
+        indexes = ((("caller_id", "method", "request_id"), True),)
+
+
+class _Stored(NamedTuple):
+    request_mac: bytes
+    response: bytes
+
+
+class _Key(NamedTuple):
+    caller_id: int
+    method: str
+    request_id: str
+    request_mac: bytes
+
+
+_get = compiled(
+    Reply.select(Reply.request_mac, Reply.response).where(
+        Reply.caller_id == param("caller_id"),
+        Reply.method == param("method"),
+        Reply.request_id == param("request_id"),
+        Reply.create_time > param("since"),
+    ),
+    row=_Stored,
+)
+_put = compiled(
+    Reply.insert(
+        caller_id=param("caller_id"),
+        method=param("method"),
+        request_id=param("request_id"),
+        request_mac=param("request_mac"),
+        response=param("response"),
+        create_time=param("now"),
+    ).on_conflict(
+        # Only one that is too old can be there.
+        conflict_target=[Reply.caller_id, Reply.method, Reply.request_id],
+        preserve=[Reply.request_mac, Reply.response, Reply.create_time],
+    )
+)
+_oldest = Reply.select(Reply.id).where(Reply.create_time <= param("since")).order_by(Reply.id).limit(_SWEPT_AT_ONCE)
+_sweep = compiled(Reply.delete().where(Reply.id.in_(_oldest)))
+
+
+class Replies:
+    """The answers that one service keeps.
+
+    Args:
+        key: A secret of at least 16 bytes, the same in every process of the service and across restarts.
+    """
+
+    def __init__(self, store: Store, key: bytes) -> None:
+        self._store = store
+        self._key = key
+
+    async def find(self, request: Any, response_class: type[Response]) -> Response | None:
+        """The answer that the caller's request had before. None: it is a new one, or has no request_id.
+
+        Raises:
+            InvalidArgument: another request had this id.
+        """
+        if not request.request_id:
+            return None
+        stored = await self._store.read(_find, self._key_of(request))
+        return None if stored is None else response_class.FromString(stored)
+
+    async def write(
+        self, request: Any, response_class: type[Response], change: Callable[[Database], Response]
+    ) -> Response:
+        """Run a change that makes the answer, and keep the answer in its transaction.
+
+        The same request may be under way a second time: then one of them makes the change, and both get its answer.
+
+        Raises:
+            InvalidArgument: another request had this id.
+        """
+        if not request.request_id:
+            return await self._store.write(change)
+        return await self._store.write(_once, self._key_of(request), response_class, change)
+
+    def _key_of(self, request: Any) -> _Key:
+        # No two methods share a request type.
+        method = request.DESCRIPTOR.full_name
+        return _Key(caller().user_id, method, request.request_id, self._mac(request))
+
+    def _mac(self, request: message.Message) -> bytes:
+        public = type(request)()
+        public.CopyFrom(request)
+        public.ClearField("request_id")
+        for field in request.DESCRIPTOR.fields:
+            if field.GetOptions().debug_redact:
+                public.ClearField(field.name)
+        return hmac.digest(self._key, public.SerializeToString(deterministic=True), hashlib.sha256)
+
+
+def id_reused() -> errors.InvalidArgument:
+    """The request_id belongs to another request."""
+    description = "named another request in the last 24 hours; a new request needs a new one"
+    return errors.invalid_field("request_id", description, errors.Reason.REASON_REQUEST_ID_REUSED)
+
+
+def _find(db: Database, key: _Key) -> bytes | None:
+    stored = _get.one(
+        db,
+        caller_id=key.caller_id,
+        method=key.method,
+        request_id=key.request_id,
+        since=clock.now() - _KEPT_MICROS,
+    )
+    if stored is None:
+        return None
+    if not hmac.compare_digest(bytes(stored.request_mac), key.request_mac):
+        raise id_reused()
+    return bytes(stored.response)
+
+
+def _once(db: Database, key: _Key, response_class: type[Response], change: Callable[[Database], Response]) -> Response:
+    stored = _find(db, key)
+    if stored is not None:
+        return response_class.FromString(stored)
+    response = change(db)
+    now = clock.now()
+    _sweep.run(db, since=now - _KEPT_MICROS)
+    _put.run(db, **key._asdict(), response=response.SerializeToString(), now=now)
+    return response
