@@ -151,7 +151,7 @@ class CreatePostRequest(_message.Message):
     """Up to 2,000 characters."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -302,7 +302,7 @@ class UpdatePostRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     @_builtins.property
     def post(self) -> Global___Post:
@@ -363,7 +363,7 @@ class DeletePostRequest(_message.Message):
     """The post's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -408,7 +408,7 @@ class LikePostRequest(_message.Message):
     """The post's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -458,7 +458,7 @@ class UnlikePostRequest(_message.Message):
     """The post's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -569,7 +569,7 @@ class CreateCommentRequest(_message.Message):
     """1 to 1,000 characters."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -625,7 +625,7 @@ class UpdateCommentRequest(_message.Message):
     """Its new text: 1 to 1,000 characters."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -678,7 +678,7 @@ class DeleteCommentRequest(_message.Message):
     """The comment's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,

@@ -30,7 +30,7 @@ class LikePostRequest(_message.Message):
     """The post's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -80,7 +80,7 @@ class UnlikePostRequest(_message.Message):
     """The post's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,

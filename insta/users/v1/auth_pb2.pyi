@@ -109,7 +109,7 @@ class ChangePasswordRequest(_message.Message):
     """The password from now on: 8 to 256 characters."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,

@@ -88,7 +88,7 @@ class LogoutRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -129,7 +129,7 @@ class LogoutEverywhereRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -266,7 +266,7 @@ class RevokeSessionRequest(_message.Message):
     """As ListSessions answered it."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -311,7 +311,7 @@ class RevokeUserSessionsRequest(_message.Message):
     """The account's id."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,

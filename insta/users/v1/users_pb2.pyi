@@ -137,7 +137,7 @@ class CreateUserRequest(_message.Message):
     """Up to 500 characters."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -406,7 +406,7 @@ class UpdateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     @_builtins.property
     def user(self) -> Global___User:
@@ -472,7 +472,7 @@ class DeleteUserRequest(_message.Message):
     """The account's password, if it is the caller's own. Not used otherwise."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -524,7 +524,7 @@ class SetRolesRequest(_message.Message):
     """Whether the person may also set roles. Unset: as before."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
@@ -588,7 +588,7 @@ class SetActiveRequest(_message.Message):
     """Whether the person can log in and act. Must be set, also to false."""
     request_id: _builtins.str
     """Names this request. For 24 hours the same request under the same id gets the first answer and has no second effect;
-    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, hyphens and the like.
+    another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
     def __init__(
         self,
