@@ -35,6 +35,7 @@ class EventLog(Table):
 
     id = peewee.IntegerField(primary_key=True)
     epoch = peewee.TextField()
+    floor_offset = peewee.BigIntegerField(default=0)
 
 
 class Event(NamedTuple):
@@ -46,11 +47,18 @@ class Event(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Events in order, the offset to read on after, and the epoch of the log."""
+    """Events in order, the offset to read on after, and of the log as a whole its epoch, floor and head."""
 
     events: list[Event]
     next_offset: int
     epoch: str
+    floor_offset: int
+    head_offset: int
+
+
+class _Log(NamedTuple):
+    epoch: str
+    floor_offset: int
 
 
 _ONLY = 1
@@ -71,10 +79,14 @@ _since = compiled(
     row=Event,
 )
 _head = compiled(LoggedEvent.select(peewee.fn.max(LoggedEvent.id)))
-_epoch = compiled(EventLog.select(EventLog.epoch).where(EventLog.id == _ONLY))
-_begin = compiled(
-    EventLog.insert(id=_ONLY, epoch=param("epoch")).on_conflict(action="nothing", conflict_target=[EventLog.id])
+_log = compiled(EventLog.select(EventLog.epoch, EventLog.floor_offset).where(EventLog.id == _ONLY), row=_Log)
+_oldest = LoggedEvent.select(LoggedEvent.id).where(LoggedEvent.time < param("before")).order_by(LoggedEvent.id)
+_forget = compiled(
+    LoggedEvent.delete().where(LoggedEvent.id.in_(_oldest.limit(param("limit")))).returning(LoggedEvent.id)
 )
+_raise_floor = compiled(EventLog.update(floor_offset=param("floor_offset")).where(EventLog.id == _ONLY))
+_first = EventLog.insert(id=_ONLY, epoch=param("epoch"), floor_offset=0)
+_begin = compiled(_first.on_conflict(action="nothing", conflict_target=[EventLog.id]))
 
 
 def begin(db: Database) -> None:
@@ -89,14 +101,23 @@ def append(db: Database, event: message.Message) -> None:
 
 def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     """Up to `limit` events after `offset`; if that is 0, events since `start_time` (microseconds since 1970)."""
+    whole = _log.all(db)[0]
     # Before the events: what is appended meanwhile must come after it.
-    head = _head.all(db)[0][0] or 0
+    head = max(_head.all(db)[0][0] or 0, whole.floor_offset)
     if offset:
         events = _after.all(db, offset=offset, limit=limit)
     else:
         events = _since.all(db, start_time=start_time, limit=limit)
     next_offset = events[-1].offset if events else offset or head
-    return Batch(events, next_offset, _epoch.all(db)[0][0])
+    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head)
+
+
+def forget(db: Database, before: int, limit: int) -> int:
+    """Delete up to `limit` events of before a time (microseconds since 1970). Returns how many."""
+    forgotten = [row[0] for row in _forget.all(db, before=before, limit=limit)]
+    if forgotten:
+        _raise_floor.run(db, floor_offset=max(forgotten))
+    return len(forgotten)
 
 
 async def wait_for(

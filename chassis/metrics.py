@@ -44,6 +44,18 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._lag = prometheus_client.Gauge(
+            "insta_consumer_lag_events",
+            "Events of another service's log that are still to be applied.",
+            ["service", "log"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
+    def consumer_lag(self, service: str, log: str) -> prometheus_client.Gauge:
+        """How many events of a log a service has still to apply."""
+        return self._lag.labels(service, log)
+
     def method(self, service: str, name: str) -> MethodMetrics:
         """What is counted of the method /service/name."""
         method = f"{service}/{name}"

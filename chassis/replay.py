@@ -25,6 +25,7 @@ Response = TypeVar("Response", bound=message.Message)
 _KEPT_MICROS = 24 * 3600 * 1_000_000
 # Each answer that is stored takes some that are too old with it.
 _SWEPT_AT_ONCE = 10
+_FORGOTTEN_AT_ONCE = 200
 
 
 class Reply(Table):
@@ -79,6 +80,8 @@ _put = compiled(
 )
 _oldest = Reply.select(Reply.id).where(Reply.create_time <= param("since")).order_by(Reply.id).limit(_SWEPT_AT_ONCE)
 _sweep = compiled(Reply.delete().where(Reply.id.in_(_oldest)))
+_of_caller = Reply.select(Reply.id).where(Reply.caller_id == param("caller_id")).limit(_FORGOTTEN_AT_ONCE)
+_forget = compiled(Reply.delete().where(Reply.id.in_(_of_caller)))
 
 
 class Replies:
@@ -130,6 +133,11 @@ class Replies:
             if field.GetOptions().debug_redact:
                 public.ClearField(field.name)
         return hmac.digest(self._key, public.SerializeToString(deterministic=True), hashlib.sha256)
+
+
+def forget_some(db: Database, caller_id: int) -> int:
+    """Delete some of the answers that were kept for a user who is gone. Returns how many."""
+    return _forget.run(db, caller_id=caller_id)
 
 
 def id_reused() -> errors.InvalidArgument:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chassis.background import BackgroundTask
+from chassis.metrics import Metrics
 from chassis.replay import Replies
 from chassis.settings import Settings
 from chassis.store import Store
@@ -24,6 +26,7 @@ class Service:
         calls: Names of the parts that it calls.
         servicers: Makes its servicers, by the full name of their contract.
         migrations: The folder of its schema changes. None: it has no database.
+        background: Makes what it does beside its calls, in one process at a time.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Service:
     calls: tuple[str, ...]
     servicers: Callable[[Parts], Mapping[str, object]]
     migrations: Path | None = None
+    background: Callable[[Parts], Sequence[BackgroundTask]] = lambda parts: ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Parts:
     """
 
     settings: Settings
+    metrics: Metrics
     channels: Mapping[str, Any] = field(default_factory=dict)
     database: Store | None = None
     kept_replies: Replies | None = None

@@ -134,6 +134,8 @@ class Store:
         self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)
         self._writer.start()
         self._reader = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-reader")
+        self._path = path
+        self._leases: list[int] = []
 
     async def read(
         self,
@@ -183,6 +185,20 @@ class Store:
         with self._turnstile, self._transaction():
             return change(self._db, *args, **kwargs)
 
+    def try_lease(self, name: str) -> bool:
+        """Become the one process that does something to this database, until `close` or its death.
+
+        False: another process is.
+        """
+        lease = os.open(f"{self._path}.{name}.lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lease)
+            return False
+        self._leases.append(lease)
+        return True
+
     def close(self) -> None:
         """Finish the writes that are waiting, and close the connections of this thread and of the store's own."""
         self._closed = True
@@ -192,6 +208,8 @@ class Store:
         self._reader.shutdown()
         self._db.close()
         self._turnstile.close()
+        for lease in self._leases:
+            os.close(lease)
 
     def _write_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:

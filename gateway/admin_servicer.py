@@ -5,6 +5,8 @@ from __future__ import annotations
 from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import admin_pb2, admin_pb2_grpc
+from insta.posts.v1 import posts_pb2
+from insta.social.v1 import stats_pb2
 from insta.users.v1 import sessions_pb2, users_pb2
 
 
@@ -12,6 +14,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def __init__(self, backends: Backends) -> None:
         self._users = backends.users
         self._sessions = backends.sessions
+        self._posts = backends.posts
+        self._stats = backends.stats
 
     async def ListUsers(self, request: admin_pb2.ListUsersRequest, context: object) -> admin_pb2.ListUsersResponse:
         page = await self._users.ListUsers(
@@ -61,3 +65,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             sessions_pb2.RevokeUserSessionsRequest(user_id=request.user_id, request_id=request.request_id)
         )
         return admin_pb2.RevokeUserSessionsResponse()
+
+    async def GetErasure(self, request: admin_pb2.GetErasureRequest, context: object) -> admin_pb2.GetErasureResponse:
+        user_id = request.user_id
+        users = self._users.GetErasure(users_pb2.GetErasureRequest(user_id=user_id))
+        posts = self._posts.GetErasure(posts_pb2.GetErasureRequest(user_id=user_id))
+        social = self._stats.GetErasure(stats_pb2.GetErasureRequest(user_id=user_id))
+        return views.erasure({"users": await users, "posts": await posts, "social": await social})

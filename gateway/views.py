@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2, short_profile_pb2
+from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2, short_profile_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
 from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
 from insta.users.v1 import sessions_pb2, users_pb2
+
+Erasure = users_pb2.GetErasureResponse | stored_posts_pb2.GetErasureResponse | stats_pb2.GetErasureResponse
 
 _NO_POST_STATS = stats_pb2.PostStats()
 _NO_USER_STATS = stats_pb2.UserStats()
@@ -43,6 +45,16 @@ def session(stored: sessions_pb2.Session) -> accounts_pb2.Session:
         address=stored.address,
         current=stored.current,
     )
+
+
+def erasure(answers: Mapping[str, Erasure]) -> admin_pb2.GetErasureResponse:
+    """What the services still have of an account, by their names."""
+    services = [
+        admin_pb2.ServiceErasure(service=service, erased=answer.erased, left=answer.left)
+        for service, answer in answers.items()
+    ]
+    complete = all(answer.erased and not any(answer.left.values()) for answer in answers.values())
+    return admin_pb2.GetErasureResponse(complete=complete, services=services)
 
 
 def short_profile(user_id: int, users: Mapping[int, users_pb2.User]) -> short_profile_pb2.ShortProfile:

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import descriptor_pool, duration_pb2
 
 from chassis import clock, identity, logs
+from chassis.background import BackgroundTask
 from chassis.endpoint import Admission, Endpoint
 from chassis.follower import Follower
 from chassis.identity import Verifier
@@ -59,7 +60,8 @@ class Assembly:
         self._channels: dict[str, Any] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._draining = asyncio.Event()
-        self._following: asyncio.Task[None] | None = None
+        self._background: list[tuple[BackgroundTask, Store]] = []
+        self._running: list[asyncio.Task[None]] = []
         here = list(services)
         # Whoever verifies tokens asks the users service for its keys, and which sessions have ended.
         for name in {users.SERVICE.name, *(name for service in here for name in service.calls)}:
@@ -76,6 +78,7 @@ class Assembly:
             comes_in = service is served
             parts = self._parts(service)
             servicers = service.servicers(parts)
+            self._background += [(task, parts.store) for task in service.background(parts)]
             if set(servicers) != set(service.contracts):
                 raise ValueError(f"the {service.name} service serves {set(servicers)}, not the contracts that it names")
             self._endpoints |= endpoints_of(
@@ -103,9 +106,10 @@ class Assembly:
             shares_port=shares_port,
         )
 
-    def follow(self) -> None:
-        """Begin to follow what happens in other services, until `close`."""
-        self._following = asyncio.create_task(self._user_events.run())
+    def begin(self) -> None:
+        """Begin with what goes on beside the calls, until `close`."""
+        self._running.append(asyncio.create_task(self._user_events.run()))
+        self._running += [asyncio.create_task(task.run(store)) for task, store in self._background]
 
     async def first_news(self) -> None:
         """Wait a while until it is known which sessions have ended."""
@@ -114,9 +118,9 @@ class Assembly:
 
     async def close(self) -> None:
         """Finish what is waiting to be written, and close all channels."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         for channel in self._channels.values():
             await channel.close()
         for store in self._stores:
@@ -133,12 +137,12 @@ class Assembly:
     def _parts(self, service: Service) -> Parts:
         channels = {name: self._channels[name] for name in service.calls}
         if service.migrations is None:
-            return Parts(self._settings, channels, draining=self._draining)
+            return Parts(self._settings, self.metrics, channels, draining=self._draining)
         writes = self.metrics.committed(service.name)
         database = open_store(self._settings, service, writes.observe)
         self._stores.append(database)
         replies = Replies(database, database.write_now(secret, "replies"))
-        return Parts(self._settings, channels, database, replies, self._draining)
+        return Parts(self._settings, self.metrics, channels, database, replies, self._draining)
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])

@@ -87,7 +87,7 @@ async def _serve(
         loop.add_signal_handler(number, stopping.set)
     assembly = Assembly(settings, services, served)
     try:
-        assembly.follow()
+        assembly.begin()
         metrics = ""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             metrics = serve_metrics(settings, served, assembly.metrics.registry)

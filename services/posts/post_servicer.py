@@ -11,7 +11,7 @@ from chassis.paging import Pager
 from chassis.replay import Replies
 from chassis.store import Database, Store
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
-from services.posts import posts
+from services.posts import erasure, posts
 
 
 class PostServicer(posts_pb2_grpc.PostServiceServicer):
@@ -75,6 +75,10 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
             return posts_pb2.DeletePostResponse()
 
         return await self._replies.write(request, posts_pb2.DeletePostResponse, delete)
+
+    async def GetErasure(self, request: posts_pb2.GetErasureRequest, context: object) -> posts_pb2.GetErasureResponse:
+        erased, left = await self._store.read_long(erasure.left_of, request.user_id)
+        return posts_pb2.GetErasureResponse(erased=erased, left=left)
 
 
 def post_message(post: posts.PostRow) -> posts_pb2.Post:

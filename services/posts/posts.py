@@ -11,6 +11,7 @@ from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
+from services.posts import erasure, post_events
 from services.posts.models import AuthorCounter, Post
 
 
@@ -81,7 +82,12 @@ _count = compiled(
 
 
 def create(db: Database, author_id: int, title: str, description: str, image_urls: Sequence[str]) -> PostRow:
-    """Add a post."""
+    """Add a post.
+
+    Raises:
+        Unauthenticated: the author was deleted, also if that happened a moment ago.
+    """
+    erasure.refuse_gone_author(db, author_id)
     post = _insert.one(
         db,
         author_id=author_id,
@@ -161,3 +167,9 @@ def delete(db: Database, caller: Caller, post_id: int) -> None:
         raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "only the author of a post and staff can delete it")
     _delete.run(db, id=post_id)
     _count.run(db, author_id=post.author_id, change=-1)
+    post_events.post_deleted(db, post_id, post.author_id)
+
+
+def missing(db: Database, post_ids: Sequence[int]) -> list[int]:
+    """Those of `post_ids` that do not exist."""
+    return list(set(post_ids) - {post.id for post in batch(db, post_ids)})

@@ -8,7 +8,7 @@ from chassis import clock, errors
 from chassis.errors import Reason
 from chassis.query import compiled, param
 from chassis.store import Database
-from services.social import counters
+from services.social import counters, erasure
 from services.social.models import Comment
 
 
@@ -50,7 +50,14 @@ _delete = compiled(Comment.delete().where(Comment.id == param("id")))
 
 
 def create(db: Database, post_id: int, author_id: int, text: str) -> CommentRow:
-    """Add a comment."""
+    """Add a comment.
+
+    Raises:
+        NotFound: the post was deleted, also if that happened a moment ago.
+        Unauthenticated: the author was.
+    """
+    erasure.refuse_gone_caller(db, author_id)
+    erasure.refuse_gone_post(db, post_id)
     comment = _insert.one(db, post_id=post_id, author_id=author_id, text=text, now=clock.now())
     assert comment is not None
     counters.change_post(db, post_id, comments=1)

@@ -9,7 +9,7 @@ from chassis import clock, errors
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
-from services.social import counters
+from services.social import counters, erasure
 from services.social.models import Follow
 
 LIMIT = 10_000
@@ -64,7 +64,11 @@ def add(db: Database, follower_id: int, followee_id: int) -> int:
 
     Raises:
         FailedPrecondition: the follower follows `LIMIT` people already.
+        NotFound: the followee was deleted, also if that happened a moment ago.
+        Unauthenticated: the follower was.
     """
+    erasure.refuse_gone_caller(db, follower_id)
+    erasure.refuse_gone_followee(db, followee_id)
     if not _insert.one(db, follower_id=follower_id, followee_id=followee_id, now=clock.now()):
         return counters.of_user(db, followee_id).follower_count
     if counters.change_user(db, follower_id, followees=1).followee_count > LIMIT:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from chassis import clock
 from chassis.query import among, compiled, param
 from chassis.store import Database
-from services.social import counters
+from services.social import counters, erasure
 from services.social.models import Like
 
 
@@ -36,7 +36,14 @@ _liked = compiled(Like.select(Like.post_id).where(Like.user_id == param("user_id
 
 
 def add(db: Database, post_id: int, user_id: int) -> int:
-    """Like a post; a second like changes nothing. Returns the post's like count."""
+    """Like a post; a second like changes nothing. Returns the post's like count.
+
+    Raises:
+        NotFound: the post was deleted, also if that happened a moment ago.
+        Unauthenticated: the person was.
+    """
+    erasure.refuse_gone_caller(db, user_id)
+    erasure.refuse_gone_post(db, post_id)
     if _insert.one(db, post_id=post_id, user_id=user_id, now=clock.now()):
         return counters.change_post(db, post_id, likes=1).like_count
     return counters.of_post(db, post_id).like_count

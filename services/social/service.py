@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from chassis import background
+from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Parts, Service
-from services.social import existence
+from services.social import consumers, erasure, existence
 from services.social.comment_servicer import CommentServicer
 from services.social.follow_servicer import FollowServicer
 from services.social.like_servicer import LikeServicer
@@ -27,6 +29,14 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
     }
 
 
+def _background(parts: Parts) -> Sequence[BackgroundTask]:
+    return (
+        BackgroundTask("consumer-users", consumers.users(parts).step, pause_seconds=0.02),
+        BackgroundTask("consumer-posts", consumers.posts(parts).step, pause_seconds=0.02),
+        background.erasing(parts.store, erasure.erase_some),
+    )
+
+
 SERVICE = Service(
     name="social",
     port=50054,
@@ -40,4 +50,5 @@ SERVICE = Service(
     calls=("users", "posts"),
     servicers=_servicers,
     migrations=Path(__file__).parent / "migrations",
+    background=_background,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chassis.call import caller
 from chassis.store import Store
 from insta.social.v1 import stats_pb2, stats_pb2_grpc
-from services.social import counters, likes
+from services.social import counters, erasure, likes
 
 
 class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
@@ -41,3 +41,7 @@ class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
                 for user in counts
             )
         )
+
+    async def GetErasure(self, request: stats_pb2.GetErasureRequest, context: object) -> stats_pb2.GetErasureResponse:
+        erased, left = await self._store.read_long(erasure.left_of, request.user_id)
+        return stats_pb2.GetErasureResponse(erased=erased, left=left)

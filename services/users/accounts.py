@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import peewee
 
-from chassis import clock, errors, identity
+from chassis import clock, errors, identity, tombstones
 from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
+from chassis.tombstones import USER
 from services.users import sessions, user_events
 from services.users.models import User
 
@@ -157,9 +158,14 @@ def seen(db: Database, caller: Caller, user_id: int) -> tuple[Account, bool]:
     return account, viewer is not None and bool(viewer.active and viewer.privileged)
 
 
-def batch(db: Database, user_ids: list[int]) -> list[Account]:
+def batch(db: Database, user_ids: Sequence[int]) -> list[Account]:
     """Read the accounts among `user_ids` that exist, each once."""
     return _by_ids.all(db, ids=user_ids)
+
+
+def missing(db: Database, user_ids: Sequence[int]) -> list[int]:
+    """Those of `user_ids` that do not exist."""
+    return list(set(user_ids) - {account.id for account in batch(db, user_ids)})
 
 
 def look_up(db: Database, username: str) -> Account:
@@ -280,6 +286,7 @@ def delete(db: Database, caller: Caller, user_id: int) -> None:
     sessions.end_all(db, user_id)
     _delete.run(db, id=user_id)
     user_events.user_deleted(db, user_id)
+    tombstones.add(db, USER, user_id)
 
 
 def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None, superuser: bool | None) -> Account:

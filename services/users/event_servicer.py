@@ -7,6 +7,7 @@ import asyncio
 from chassis import clock, events
 from chassis.store import Store
 from insta.users.v1 import events_pb2, events_pb2_grpc
+from services.users import accounts
 
 _DEFAULT_LIMIT = 100
 
@@ -26,8 +27,18 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             self._draining,
         )
         return events_pb2.ReadEventsResponse(
-            events=map(_event, batch.events), next_offset=batch.next_offset, epoch=batch.epoch
+            events=map(_event, batch.events),
+            next_offset=batch.next_offset,
+            epoch=batch.epoch,
+            floor_offset=batch.floor_offset,
+            head_offset=batch.head_offset,
         )
+
+    async def FindMissingUsers(
+        self, request: events_pb2.FindMissingUsersRequest, context: object
+    ) -> events_pb2.FindMissingUsersResponse:
+        missing = await self._store.read(accounts.missing, request.user_ids)
+        return events_pb2.FindMissingUsersResponse(user_ids=missing)
 
 
 def _event(stored: events.Event) -> events_pb2.Event:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chassis import events
+from chassis import background, events
+from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Parts, Service
-from services.users import keys
+from services.users import erasure, keys
 from services.users.auth_servicer import AuthServicer
 from services.users.event_servicer import EventServicer
 from services.users.password_check import PasswordCheck
@@ -32,6 +33,13 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
     }
 
 
+def _background(parts: Parts) -> Sequence[BackgroundTask]:
+    return (
+        background.erasing(parts.store, erasure.erase_some),
+        background.forgetting_events(parts.store),
+    )
+
+
 SERVICE = Service(
     name="users",
     port=50052,
@@ -45,4 +53,5 @@ SERVICE = Service(
     calls=(),
     servicers=_servicers,
     migrations=Path(__file__).parent / "migrations",
+    background=_background,
 )

@@ -9,7 +9,7 @@ from chassis.paging import Pager
 from chassis.replay import Replies
 from chassis.store import Database, Store
 from insta.users.v1 import users_pb2, users_pb2_grpc
-from services.users import accounts, throttle
+from services.users import accounts, erasure, throttle
 from services.users.messages import private_user, public_user
 from services.users.password_check import PasswordCheck
 from services.users.passwords import Passwords
@@ -151,3 +151,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         response = await self._replies.write(request, users_pb2.SetActiveResponse, set_active)
         audit.record("account activated" if request.active else "account deactivated", user_id=request.user_id)
         return response
+
+    async def GetErasure(self, request: users_pb2.GetErasureRequest, context: object) -> users_pb2.GetErasureResponse:
+        erased, left = await self._store.read(erasure.left_of, request.user_id)
+        return users_pb2.GetErasureResponse(erased=erased, left=left)

@@ -60,6 +60,11 @@ class AdminServiceStub:
                 request_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsRequest.SerializeToString,
                 response_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsResponse.FromString,
                 _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/insta.gateway.v1.AdminService/GetErasure',
+                request_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.GetErasureResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -107,6 +112,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetErasure(self, request, context):
+        """Tells what is left of a deleted account, service by service: its deletion goes on after DeleteUser or DeleteAccount
+        answered. Of an account that was not deleted it tells what there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +147,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeUserSessions,
                     request_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsRequest.FromString,
                     response_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsResponse.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_admin__pb2.GetErasureRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_admin__pb2.GetErasureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -272,6 +290,33 @@ class AdminService:
             '/insta.gateway.v1.AdminService/RevokeUserSessions',
             insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsRequest.SerializeToString,
             insta_dot_gateway_dot_v1_dot_admin__pb2.RevokeUserSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AdminService/GetErasure',
+            insta_dot_gateway_dot_v1_dot_admin__pb2.GetErasureRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_admin__pb2.GetErasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,10 @@ class AdminServiceStub:
     """Ends all sessions of somebody. NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if the account belongs to
     staff). Repeating it changes nothing more.
     """
+    GetErasure: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetErasureRequest, _admin_pb2.GetErasureResponse]
+    """Tells what is left of a deleted account, service by service: its deletion goes on after DeleteUser or DeleteAccount
+    answered. Of an account that was not deleted it tells what there is.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What staff can do with the accounts of others. Posts and comments they delete with PostService."""
@@ -88,6 +92,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_admin_pb2.RevokeUserSessionsResponse]:
         """Ends all sessions of somebody. NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if the account belongs to
         staff). Repeating it changes nothing more.
+        """
+
+    @_abc_1.abstractmethod
+    def GetErasure(
+        self,
+        request: _admin_pb2.GetErasureRequest,
+        context: _aio.ServicerContext[_admin_pb2.GetErasureRequest, _abc.Awaitable[_admin_pb2.GetErasureResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.GetErasureResponse]:
+        """Tells what is left of a deleted account, service by service: its deletion goes on after DeleteUser or DeleteAccount
+        answered. Of an account that was not deleted it tells what there is.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

@@ -70,6 +70,11 @@ class PostServiceStub:
                 request_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.DeletePostRequest.SerializeToString,
                 response_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.DeletePostResponse.FromString,
                 _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/insta.posts.v1.PostService/GetErasure',
+                request_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.GetErasureResponse.FromString,
+                _registered_method=True)
 
 
 class PostServiceServicer:
@@ -128,6 +133,13 @@ class PostServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetErasure(self, request, context):
+        """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PostServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +177,11 @@ def add_PostServiceServicer_to_server(servicer, server):
                     servicer.DeletePost,
                     request_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.DeletePostRequest.FromString,
                     response_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.DeletePostResponse.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.GetErasureRequest.FromString,
+                    response_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.GetErasureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -357,6 +374,33 @@ class PostService:
             '/insta.posts.v1.PostService/DeletePost',
             insta_dot_posts_dot_v1_dot_posts__pb2.DeletePostRequest.SerializeToString,
             insta_dot_posts_dot_v1_dot_posts__pb2.DeletePostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.posts.v1.PostService/GetErasure',
+            insta_dot_posts_dot_v1_dot_posts__pb2.GetErasureRequest.SerializeToString,
+            insta_dot_posts_dot_v1_dot_posts__pb2.GetErasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class PostServiceStub:
     """Deletes a post for good: the caller's own, or as staff anybody's. NOT_FOUND (POST_NOT_FOUND), PERMISSION_DENIED
     (NOT_OWNER).
     """
+    GetErasure: _aio.UnaryUnaryMultiCallable[_posts_pb2.GetErasureRequest, _posts_pb2.GetErasureResponse]
+    """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
 class PostServiceServicer(metaclass=_abc_1.ABCMeta):
     """Posts and their pictures."""
@@ -101,5 +103,13 @@ class PostServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a post for good: the caller's own, or as staff anybody's. NOT_FOUND (POST_NOT_FOUND), PERMISSION_DENIED
         (NOT_OWNER).
         """
+
+    @_abc_1.abstractmethod
+    def GetErasure(
+        self,
+        request: _posts_pb2.GetErasureRequest,
+        context: _aio.ServicerContext[_posts_pb2.GetErasureRequest, _abc.Awaitable[_posts_pb2.GetErasureResponse]],
+    ) -> _abc.Awaitable[_posts_pb2.GetErasureResponse]:
+        """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
 def add_PostServiceServicer_to_server(servicer: PostServiceServicer, server: _aio.Server) -> None: ...

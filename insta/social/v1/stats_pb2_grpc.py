@@ -45,6 +45,11 @@ class StatsServiceStub:
                 request_serializer=insta_dot_social_dot_v1_dot_stats__pb2.BatchGetUserStatsRequest.SerializeToString,
                 response_deserializer=insta_dot_social_dot_v1_dot_stats__pb2.BatchGetUserStatsResponse.FromString,
                 _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/insta.social.v1.StatsService/GetErasure',
+                request_serializer=insta_dot_social_dot_v1_dot_stats__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=insta_dot_social_dot_v1_dot_stats__pb2.GetErasureResponse.FromString,
+                _registered_method=True)
 
 
 class StatsServiceServicer:
@@ -65,6 +70,13 @@ class StatsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetErasure(self, request, context):
+        """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StatsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_StatsServiceServicer_to_server(servicer, server):
                     servicer.BatchGetUserStats,
                     request_deserializer=insta_dot_social_dot_v1_dot_stats__pb2.BatchGetUserStatsRequest.FromString,
                     response_serializer=insta_dot_social_dot_v1_dot_stats__pb2.BatchGetUserStatsResponse.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=insta_dot_social_dot_v1_dot_stats__pb2.GetErasureRequest.FromString,
+                    response_serializer=insta_dot_social_dot_v1_dot_stats__pb2.GetErasureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class StatsService:
             '/insta.social.v1.StatsService/BatchGetUserStats',
             insta_dot_social_dot_v1_dot_stats__pb2.BatchGetUserStatsRequest.SerializeToString,
             insta_dot_social_dot_v1_dot_stats__pb2.BatchGetUserStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.social.v1.StatsService/GetErasure',
+            insta_dot_social_dot_v1_dot_stats__pb2.GetErasureRequest.SerializeToString,
+            insta_dot_social_dot_v1_dot_stats__pb2.GetErasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,8 @@ class StatsServiceStub:
     """Counts the likes and comments of many posts, and tells which of them the caller likes."""
     BatchGetUserStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.BatchGetUserStatsRequest, _stats_pb2.BatchGetUserStatsResponse]
     """Counts the followers and follows of many people."""
+    GetErasure: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetErasureRequest, _stats_pb2.GetErasureResponse]
+    """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
 class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Counters, exact at every moment, and the viewer's own part in them."""
@@ -39,5 +41,13 @@ class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_stats_pb2.BatchGetUserStatsRequest, _abc.Awaitable[_stats_pb2.BatchGetUserStatsResponse]],
     ) -> _abc.Awaitable[_stats_pb2.BatchGetUserStatsResponse]:
         """Counts the followers and follows of many people."""
+
+    @_abc_1.abstractmethod
+    def GetErasure(
+        self,
+        request: _stats_pb2.GetErasureRequest,
+        context: _aio.ServicerContext[_stats_pb2.GetErasureRequest, _abc.Awaitable[_stats_pb2.GetErasureResponse]],
+    ) -> _abc.Awaitable[_stats_pb2.GetErasureResponse]:
+        """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
 def add_StatsServiceServicer_to_server(servicer: StatsServiceServicer, server: _aio.Server) -> None: ...

@@ -40,6 +40,11 @@ class EventServiceStub:
                 request_serializer=insta_dot_users_dot_v1_dot_events__pb2.ReadEventsRequest.SerializeToString,
                 response_deserializer=insta_dot_users_dot_v1_dot_events__pb2.ReadEventsResponse.FromString,
                 _registered_method=True)
+        self.FindMissingUsers = channel.unary_unary(
+                '/insta.users.v1.EventService/FindMissingUsers',
+                request_serializer=insta_dot_users_dot_v1_dot_events__pb2.FindMissingUsersRequest.SerializeToString,
+                response_deserializer=insta_dot_users_dot_v1_dot_events__pb2.FindMissingUsersResponse.FromString,
+                _registered_method=True)
 
 
 class EventServiceServicer:
@@ -53,6 +58,13 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindMissingUsers(self, request, context):
+        """Tells which users do not exist: for a reader that cannot read on, because what it missed is forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.ReadEvents,
                     request_deserializer=insta_dot_users_dot_v1_dot_events__pb2.ReadEventsRequest.FromString,
                     response_serializer=insta_dot_users_dot_v1_dot_events__pb2.ReadEventsResponse.SerializeToString,
+            ),
+            'FindMissingUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindMissingUsers,
+                    request_deserializer=insta_dot_users_dot_v1_dot_events__pb2.FindMissingUsersRequest.FromString,
+                    response_serializer=insta_dot_users_dot_v1_dot_events__pb2.FindMissingUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class EventService:
             '/insta.users.v1.EventService/ReadEvents',
             insta_dot_users_dot_v1_dot_events__pb2.ReadEventsRequest.SerializeToString,
             insta_dot_users_dot_v1_dot_events__pb2.ReadEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindMissingUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.users.v1.EventService/FindMissingUsers',
+            insta_dot_users_dot_v1_dot_events__pb2.FindMissingUsersRequest.SerializeToString,
+            insta_dot_users_dot_v1_dot_events__pb2.FindMissingUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

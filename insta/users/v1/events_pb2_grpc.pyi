@@ -18,6 +18,8 @@ class EventServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReadEvents: _aio.UnaryUnaryMultiCallable[_events_pb2.ReadEventsRequest, _events_pb2.ReadEventsResponse]
     """Reads events in the order in which they happened, and waits for one if there is none yet."""
+    FindMissingUsers: _aio.UnaryUnaryMultiCallable[_events_pb2.FindMissingUsersRequest, _events_pb2.FindMissingUsersResponse]
+    """Tells which users do not exist: for a reader that cannot read on, because what it missed is forgotten."""
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     """The event log, for other services. What happened stands in it as soon as it is so: both are one transaction."""
@@ -29,5 +31,13 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_events_pb2.ReadEventsRequest, _abc.Awaitable[_events_pb2.ReadEventsResponse]],
     ) -> _abc.Awaitable[_events_pb2.ReadEventsResponse]:
         """Reads events in the order in which they happened, and waits for one if there is none yet."""
+
+    @_abc_1.abstractmethod
+    def FindMissingUsers(
+        self,
+        request: _events_pb2.FindMissingUsersRequest,
+        context: _aio.ServicerContext[_events_pb2.FindMissingUsersRequest, _abc.Awaitable[_events_pb2.FindMissingUsersResponse]],
+    ) -> _abc.Awaitable[_events_pb2.FindMissingUsersResponse]:
+        """Tells which users do not exist: for a reader that cannot read on, because what it missed is forgotten."""
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _aio.Server) -> None: ...

@@ -80,6 +80,11 @@ class UserServiceStub:
                 request_serializer=insta_dot_users_dot_v1_dot_users__pb2.SetActiveRequest.SerializeToString,
                 response_deserializer=insta_dot_users_dot_v1_dot_users__pb2.SetActiveResponse.FromString,
                 _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/insta.users.v1.UserService/GetErasure',
+                request_serializer=insta_dot_users_dot_v1_dot_users__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=insta_dot_users_dot_v1_dot_users__pb2.GetErasureResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer:
@@ -159,6 +164,13 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetErasure(self, request, context):
+        """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -206,6 +218,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.SetActive,
                     request_deserializer=insta_dot_users_dot_v1_dot_users__pb2.SetActiveRequest.FromString,
                     response_serializer=insta_dot_users_dot_v1_dot_users__pb2.SetActiveResponse.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=insta_dot_users_dot_v1_dot_users__pb2.GetErasureRequest.FromString,
+                    response_serializer=insta_dot_users_dot_v1_dot_users__pb2.GetErasureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -452,6 +469,33 @@ class UserService:
             '/insta.users.v1.UserService/SetActive',
             insta_dot_users_dot_v1_dot_users__pb2.SetActiveRequest.SerializeToString,
             insta_dot_users_dot_v1_dot_users__pb2.SetActiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.users.v1.UserService/GetErasure',
+            insta_dot_users_dot_v1_dot_users__pb2.GetErasureRequest.SerializeToString,
+            insta_dot_users_dot_v1_dot_users__pb2.GetErasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class UserServiceStub:
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
     (LAST_SUPERUSER). Repeating it changes nothing more.
     """
+    GetErasure: _aio.UnaryUnaryMultiCallable[_users_pb2.GetErasureRequest, _users_pb2.GetErasureResponse]
+    """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounts of people. Usernames and email addresses are unique without regard to case."""
@@ -141,5 +143,13 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff), FAILED_PRECONDITION
         (LAST_SUPERUSER). Repeating it changes nothing more.
         """
+
+    @_abc_1.abstractmethod
+    def GetErasure(
+        self,
+        request: _users_pb2.GetErasureRequest,
+        context: _aio.ServicerContext[_users_pb2.GetErasureRequest, _abc.Awaitable[_users_pb2.GetErasureResponse]],
+    ) -> _abc.Awaitable[_users_pb2.GetErasureResponse]:
+        """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _aio.Server) -> None: ...

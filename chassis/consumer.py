@@ -1,0 +1,138 @@
+"""Consumes the event log of another service: each event takes effect exactly once, in order.
+
+The offset is stored in the transaction of the effects. A log that cannot be read on (it is another one now, or what was
+missed is forgotten) is caught up with by comparing what is here with what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import peewee
+
+from chassis import logs
+from chassis.models import Table
+from chassis.query import compiled, param
+from chassis.store import Database, Store
+
+_LIMIT = 200
+# How long a question for events waits for one, and until its answer has to be there.
+WAIT_SECONDS = 5
+TIMEOUT_SECONDS = 8.0
+
+log = logs.get(__name__)
+
+
+class Cursor(Table):
+    """How far the log of another service was read."""
+
+    log = peewee.TextField(primary_key=True)
+    epoch = peewee.TextField()
+    offset = peewee.BigIntegerField()
+
+
+class Position(NamedTuple):
+    """A place in a log."""
+
+    epoch: str
+    offset: int
+
+
+class Batch(Protocol):
+    """An answer of a log."""
+
+    @property
+    def events(self) -> Sequence[Any]: ...
+    @property
+    def next_offset(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def floor_offset(self) -> int: ...
+    @property
+    def head_offset(self) -> int: ...
+
+
+_get = compiled(Cursor.select(Cursor.epoch, Cursor.offset).where(Cursor.log == param("log")), row=Position)
+_put = compiled(
+    Cursor.insert(log=param("log"), epoch=param("epoch"), offset=param("offset")).on_conflict(
+        conflict_target=[Cursor.log], preserve=[Cursor.epoch, Cursor.offset]
+    )
+)
+
+
+class Consumer:
+    """Applies the events of one log to the database of a service.
+
+    Args:
+        name: Of the service whose log it is.
+        read: Answers so many events after an offset, and waits for one.
+        apply: The effect of an event, in a transaction. Passes over what it does not know.
+        compare: Brings the database up to date with the other service as it is now, without its log.
+        on_lag: Told how many events are still to be applied.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        read: Callable[[int, int], Awaitable[Batch]],
+        apply: Callable[[Database, Any], None],
+        compare: Callable[[], Awaitable[None]],
+        on_lag: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._read = read
+        self._apply = apply
+        self._compare = compare
+        self._on_lag = on_lag
+
+    async def step(self) -> bool:
+        """Apply what happened since. Answers whether there may be more.
+
+        Raises:
+            Exception: an event cannot be applied. It stays the next one: none is passed over.
+        """
+        position = await self._store.read(position_of, self._name)
+        batch = await self._read(position.offset, _LIMIT)
+        if not _continues(position, batch):
+            await self._catch_up(position, batch)
+            return True
+        if batch.events:
+            await self._store.write(_consume, self._name, position, batch, self._apply)
+        elif position.epoch != batch.epoch:
+            await self._store.write(_move, self._name, position, Position(batch.epoch, batch.next_offset))
+        self._on_lag(batch.head_offset - batch.next_offset)
+        return len(batch.events) == _LIMIT
+
+    async def _catch_up(self, position: Position, now: Batch) -> None:
+        log.warning("event log cannot be read on; comparing instead", log=self._name, offset=position.offset)
+        await self._compare()
+        # What happened while it was compared is applied afterwards, perhaps a second time: that changes nothing.
+        await self._store.write(_move, self._name, position, Position(now.epoch, now.head_offset))
+
+
+def position_of(db: Database, name: str) -> Position:
+    """How far a log was read."""
+    return _get.one(db, log=name) or Position("", 0)
+
+
+def _continues(position: Position, batch: Batch) -> bool:
+    """Whether nothing is missing between what was read until now and a batch."""
+    if position == ("", 0):
+        return batch.floor_offset == 0
+    return position.epoch == batch.epoch and position.offset >= batch.floor_offset
+
+
+def _consume(db: Database, name: str, position: Position, batch: Batch, apply: Callable[[Database, Any], None]) -> None:
+    _move(db, name, position, Position(batch.epoch, batch.next_offset))
+    for event in batch.events:
+        apply(db, event)
+
+
+def _move(db: Database, name: str, before: Position, after: Position) -> None:
+    if position_of(db, name) != before:
+        raise RuntimeError(f"the offset of the log {name} was moved by somebody else meanwhile")
+    _put.run(db, log=name, epoch=after.epoch, offset=after.offset)

@@ -1,0 +1,103 @@
+"""What is gone for good: ids of deleted users and posts, kept so that whatever comes late for one is refused.
+
+Each change that would refer to one asks inside its transaction. Each is also a task: what the service holds of it is
+erased in the background, a bounded number of rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import peewee
+
+from chassis.models import BooleanField, Table
+from chassis.query import compiled, param
+from chassis.store import Database, Store
+
+_COMPARED_AT_ONCE = 500
+
+USER = "user"
+POST = "post"
+
+
+class Tombstone(Table):
+    """Something that is gone."""
+
+    kind = peewee.TextField()
+    gone_id = peewee.BigIntegerField()
+    erased = BooleanField(index=True)
+
+    class Meta:
+        primary_key = peewee.CompositeKey("kind", "gone_id")
+
+
+class Gone(NamedTuple):
+    """What a tombstone stands for, and whether nothing is left of it here."""
+
+    kind: str
+    id: int
+    erased: bool
+
+
+_add = compiled(
+    Tombstone.insert(kind=param("kind"), gone_id=param("id"), erased=0).on_conflict(
+        action="nothing", conflict_target=[Tombstone.kind, Tombstone.gone_id]
+    )
+)
+_columns = (Tombstone.kind, Tombstone.gone_id, Tombstone.erased)
+_get = compiled(
+    Tombstone.select(*_columns).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")), row=Gone
+)
+_pending = compiled(Tombstone.select(*_columns).where(Tombstone.erased == param("no")).limit(1), row=Gone)
+_finish = compiled(Tombstone.update(erased=1).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")))
+
+
+def add(db: Database, kind: str, gone_id: int) -> None:
+    """Something is gone from now on. Adding it again changes nothing."""
+    _add.run(db, kind=kind, id=gone_id)
+
+
+def get(db: Database, kind: str, gone_id: int) -> Gone | None:
+    """The tombstone of something. None: it is not known to be gone."""
+    return _get.one(db, kind=kind, id=gone_id)
+
+
+def pending(db: Database) -> Gone | None:
+    """Something of which there may be rows left. None: everything is erased."""
+    return _pending.one(db, no=0)
+
+
+def finish(db: Database, gone: Gone) -> None:
+    """Nothing is left of it."""
+    _finish.run(db, kind=gone.kind, id=gone.id)
+
+
+def referred_to(field: peewee.Field) -> compiled[tuple[int]]:
+    """The ids in a column, in growing order, some at a time: those above the argument `above`."""
+    query = field.model.select(field).where(field > param("above")).distinct()
+    return compiled(query.order_by(field).limit(_COMPARED_AT_ONCE))
+
+
+async def bury_missing(
+    store: Store,
+    kind: str,
+    sources: Sequence[compiled[tuple[int]]],
+    missing: Callable[[list[int]], Awaitable[Sequence[int]]],
+) -> None:
+    """Give a tombstone to everything that rows of this service refer to and that does not exist any more.
+
+    Args:
+        sources: Queries made by `referred_to`.
+        missing: Answers which of some ids do not exist.
+    """
+    for source in sources:
+        above = 0
+        while known := await store.read(_above, source, above):
+            for gone_id in await missing(known):
+                await store.write(add, kind, gone_id)
+            above = known[-1]
+
+
+def _above(db: Database, source: compiled[tuple[int]], above: int) -> list[int]:
+    return [row[0] for row in source.all(db, above=above)]
