@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import random
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 TRACE_KEY = "trace-id"
@@ -43,9 +42,7 @@ class Origin:
     user_agent: str = ""
 
 
-def nowhere() -> Origin:
-    """The origin of a call that no client made."""
-    return Origin()
+NOWHERE = Origin()
 
 
 class Call:
@@ -57,7 +54,7 @@ class Call:
         deadline: The time of the event loop at which it ends.
         trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
         caller: Who makes it; nobody until its token was verified, and in methods that take none.
-        origin: Answers where it came from. Few calls ask.
+        origin: Where it came from, if it may change something; nowhere, if it only reads.
     """
 
     __slots__ = ("authorization", "caller", "deadline", "method", "origin", "trace_id")
@@ -68,7 +65,7 @@ class Call:
         authorization: str,
         deadline: float,
         trace_id: str,
-        origin: Callable[[], Origin] = nowhere,
+        origin: Origin = NOWHERE,
     ) -> None:
         self.method = method
         self.authorization = authorization
@@ -90,7 +87,7 @@ def caller() -> Caller:
 def origin() -> Origin:
     """Where the call under way came from."""
     call = current.get()
-    return Origin() if call is None else call.origin()
+    return NOWHERE if call is None else call.origin
 
 
 def log_context() -> dict[str, str | int]:

@@ -79,7 +79,7 @@ class Endpoint:
         self._response_class: type[message.Message] = message_factory.GetMessageClass(method.output_type)
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
         self._access = access.policy(method)
-        self._changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        self.changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
         self._limit = limit
         self._handler = handler
         self._verifier = verifier
@@ -174,7 +174,7 @@ class Endpoint:
             return
         call.caller = await self._verifier.verify(call.authorization)
         access.admit(self._access, call.caller)
-        if self._changes:
+        if self.changes:
             self._verifier.require_news()
             if self._limit is not None:
                 self._limit.require(call.caller)

@@ -116,7 +116,7 @@ class _UnaryUnary:
             if parent.authorization and all(key != AUTHORIZATION_KEY for key, _ in sent):
                 sent.append((AUTHORIZATION_KEY, parent.authorization))
             if self._tells_origin:
-                origin = parent.origin()
-                sent += ((CLIENT_ADDRESS_KEY, origin.address), (CLIENT_AGENT_KEY, origin.user_agent))
+                sent.append((CLIENT_ADDRESS_KEY, parent.origin.address))
+                sent.append((CLIENT_AGENT_KEY, parent.origin.user_agent))
         sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
         return self._inner(request, timeout=timeout, metadata=sent, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import ipaddress
 import re
 import socket
@@ -20,6 +19,7 @@ from chassis.call import (
     AUTHORIZATION_KEY,
     CLIENT_ADDRESS_KEY,
     CLIENT_AGENT_KEY,
+    NOWHERE,
     TRACE_KEY,
     TRACEPARENT_KEY,
     Call,
@@ -211,7 +211,7 @@ def _handler(endpoint: Endpoint, internal: bool) -> grpc.RpcMethodHandler[Any, A
 
 def _unary(endpoint: Endpoint, internal: bool) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call = _incoming(endpoint.path, context, internal)
+        call = _incoming(endpoint, context, internal)
         try:
             # gRPC itself ends a call whose client named a deadline.
             limit = call.deadline if context.time_remaining() is None else None
@@ -230,7 +230,7 @@ def _stream(endpoint: Endpoint, internal: bool) -> Any:
     async def answer(
         request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        call = _incoming(endpoint.path, context, internal)
+        call = _incoming(endpoint, context, internal)
         try:
             async for response in endpoint.stream(request, call):
                 yield response.SerializeToString()
@@ -240,7 +240,7 @@ def _stream(endpoint: Endpoint, internal: bool) -> Any:
     return answer
 
 
-def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any], internal: bool) -> Call:
+def _incoming(endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], internal: bool) -> Call:
     authorization = ""
     trace_id = ""
     metadata = _metadata.get()
@@ -252,8 +252,8 @@ def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any], internal: 
     remaining = context.time_remaining()
     seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
-    origin = functools.partial(_origin, context, metadata, internal)
-    call = Call(path, authorization, deadline, trace_id or new_trace_id(), origin)
+    origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
+    call = Call(endpoint.path, authorization, deadline, trace_id or new_trace_id(), origin)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call
 

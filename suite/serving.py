@@ -88,6 +88,8 @@ async def _serve(
     assembly = Assembly(settings, services, served)
     try:
         assembly.follow()
+        # Before any call comes in: a token may be one of a session that has ended.
+        await assembly.first_news()
         metrics = ""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             metrics = serve_metrics(settings, served, assembly.metrics.registry)
@@ -99,7 +101,6 @@ async def _serve(
             port = await server.start(listen)
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
-        await assembly.first_news()
         announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import audit, call, clock
+from chassis import call, clock
 from chassis.call import caller
 from chassis.store import Store
 from insta.users.v1 import sessions_pb2, sessions_pb2_grpc
@@ -20,7 +20,6 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         refresh_token = sessions.refresh_token(request.refresh_token)
         login = await self._store.write(logins.refresh, refresh_token, call.origin().address)
         if isinstance(login, logins.Reuse):
-            audit.record("refresh token reused", user_id=login.session.user_id, session_id=login.session.id)
             raise sessions.token_invalid()
         token = tokens.issue(await self._store.read(keys.signer), login.account, login.session)
         return sessions_pb2.RefreshSessionResponse(
@@ -31,16 +30,13 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         )
 
     async def Logout(self, request: sessions_pb2.LogoutRequest, context: object) -> sessions_pb2.LogoutResponse:
-        who = caller()
-        await self._store.write(sessions.end, who.user_id, who.session_id)
-        audit.record("logout", user_id=who.user_id, session_id=who.session_id)
+        await self._store.write(sessions.log_out, caller())
         return sessions_pb2.LogoutResponse()
 
     async def LogoutEverywhere(
         self, request: sessions_pb2.LogoutEverywhereRequest, context: object
     ) -> sessions_pb2.LogoutEverywhereResponse:
-        await self._store.write(sessions.end_all, caller().user_id)
-        audit.record("logout everywhere", user_id=caller().user_id)
+        await self._store.write(sessions.log_out_everywhere, caller())
         return sessions_pb2.LogoutEverywhereResponse()
 
     async def ListSessions(
@@ -55,14 +51,11 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
     async def RevokeSession(
         self, request: sessions_pb2.RevokeSessionRequest, context: object
     ) -> sessions_pb2.RevokeSessionResponse:
-        if not await self._store.write(sessions.end, caller().user_id, request.session_id):
-            raise sessions.not_found(request.session_id)
-        audit.record("session revoked", user_id=caller().user_id, session_id=request.session_id)
+        await self._store.write(sessions.revoke, caller(), request.session_id)
         return sessions_pb2.RevokeSessionResponse()
 
     async def RevokeUserSessions(
         self, request: sessions_pb2.RevokeUserSessionsRequest, context: object
     ) -> sessions_pb2.RevokeUserSessionsResponse:
         await self._store.write(accounts.end_sessions, caller(), request.user_id)
-        audit.record("sessions revoked", user_id=request.user_id)
         return sessions_pb2.RevokeUserSessionsResponse()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import audit, errors
 from chassis.call import caller
-from chassis.errors import Reason
 from chassis.masks import masked
 from chassis.paging import Pager
 from chassis.store import Store
@@ -32,7 +30,6 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             last_name=request.last_name,
             bio=request.bio,
         )
-        audit.record("account created", user_id=account.id)
         return users_pb2.CreateUserResponse(user=private_user(account))
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
@@ -75,18 +72,15 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         if "private_details.email" in changes:
             changes["email"] = changes.pop("private_details.email")
         account = await self._store.write(accounts.update, caller(), user.id, changes)
-        audit.record("account changed", user_id=account.id, fields=sorted(changes))
         return users_pb2.UpdateUserResponse(user=private_user(account))
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, context: object) -> users_pb2.DeleteUserResponse:
         if request.user_id == caller().user_id:
             credentials = await self._store.read(accounts.credentials_of, caller())
             session = throttle.session(caller().session_id)
-            if not await self._check.matches(request.password, credentials, session):
-                audit.record("account deletion failed", user_id=request.user_id)
-                raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, "password: is not that of the account")
+            if not await self._check.matches("account deletion", request.password, credentials, session):
+                raise accounts.wrong_password("password")
         await self._store.write(accounts.delete, caller(), request.user_id)
-        audit.record("account deleted", user_id=request.user_id)
         return users_pb2.DeleteUserResponse()
 
     async def SetRoles(self, request: users_pb2.SetRolesRequest, context: object) -> users_pb2.SetRolesResponse:
@@ -97,11 +91,8 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             staff=request.staff if request.HasField("staff") else None,
             superuser=request.superuser if request.HasField("superuser") else None,
         )
-        roles = {"staff": bool(account.staff), "superuser": bool(account.superuser)}
-        audit.record("roles set", user_id=account.id, **roles)
         return users_pb2.SetRolesResponse(user=private_user(account))
 
     async def SetActive(self, request: users_pb2.SetActiveRequest, context: object) -> users_pb2.SetActiveResponse:
         account = await self._store.write(accounts.set_active, caller(), request.user_id, request.active)
-        audit.record("account activated" if request.active else "account deactivated", user_id=account.id)
         return users_pb2.SetActiveResponse(user=private_user(account))
