@@ -18,7 +18,15 @@ _INFRASTRUCTURE = {
     "grpc.reflection.v1alpha.ServerReflection": Access.ACCESS_PUBLIC,
     "grpc.channelz.v1.Channelz": Access.ACCESS_STAFF,
 }
-_KNOWN = (Access.ACCESS_PUBLIC, Access.ACCESS_USER, Access.ACCESS_STAFF, Access.ACCESS_SUPERUSER)
+_KNOWN = (
+    Access.ACCESS_PUBLIC,
+    Access.ACCESS_USER,
+    Access.ACCESS_STAFF,
+    Access.ACCESS_SUPERUSER,
+    Access.ACCESS_SERVICE,
+)
+# Of these the token is not looked at.
+WITHOUT_TOKEN = (Access.ACCESS_PUBLIC, Access.ACCESS_SERVICE)
 
 
 def policy(method: descriptor.MethodDescriptor) -> access_pb2.Access.ValueType:

@@ -34,9 +34,11 @@ class Call:
         deadline: The time of the event loop at which it ends.
         trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
         caller: Who makes it; nobody until its token was verified, and in methods that take none.
+        peers: The names of the service that makes it, as its certificate proves. None: it came from within the process,
+            or to a server that asks for no certificate.
     """
 
-    __slots__ = ("authorization", "caller", "deadline", "method", "trace_id")
+    __slots__ = ("authorization", "caller", "deadline", "method", "peers", "trace_id")
 
     def __init__(self, method: str, authorization: str, deadline: float, trace_id: str) -> None:
         self.method = method
@@ -44,6 +46,7 @@ class Call:
         self.deadline = deadline
         self.trace_id = trace_id
         self.caller = NOBODY
+        self.peers: frozenset[str] | None = None
 
 
 current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)

@@ -17,7 +17,6 @@ import grpc
 from google.protobuf import descriptor, descriptor_pb2, message, message_factory
 
 from chassis import access, errors, logs, validation
-from chassis.access import Access
 from chassis.call import Call, Caller, current
 from chassis.errors import Reason
 from chassis.identity import Verifier
@@ -57,12 +56,13 @@ class Endpoint:
     """A method that can be called.
 
     Args:
-        method: Its descriptor. It must declare who may call it.
+        method: Its descriptor. It must declare who may call it: `access`.
         handler: The servicer's method.
         verifier: Tells who a token belongs to.
         admission: Limits the calls under way. None: the method is always let in, health for instance.
         require_standing: Refuses callers whose account was deactivated or deleted after their token was issued. Asked
             before each call that may change something. None: the handler sees to it.
+        callers: Names of the services that may call it over the network. None: any.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Endpoint:
         metrics: Metrics,
         admission: Admission | None,
         require_standing: RequireStanding | None = None,
+        callers: frozenset[str] | None = None,
     ) -> None:
         service = method.containing_service.full_name
         self.path = f"/{service}/{method.name}"
@@ -80,9 +81,10 @@ class Endpoint:
         self.streams_responses: bool = method.server_streaming
         self._response_class: type[message.Message] = message_factory.GetMessageClass(method.output_type)
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
-        self._access = access.policy(method)
+        self.access = access.policy(method)
         changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
         self._require_standing = require_standing if changes else None
+        self._callers = callers
         self._handler = handler
         self._verifier = verifier
         self.admission = admission or Admission(math.inf)
@@ -170,11 +172,24 @@ class Endpoint:
 
     async def _identify(self, call: Call) -> None:
         """Tell who calls, and refuse whom the contract does not admit. A method for everybody looks at no token."""
-        if self._access != Access.ACCESS_PUBLIC:
+        self._require_allowed(call)
+        if self.access not in access.WITHOUT_TOKEN:
             call.caller = await self._verifier.verify(call.authorization)
-            access.admit(self._access, call.caller)
+            access.admit(self.access, call.caller)
             if self._require_standing is not None:
                 await self._require_standing(call.caller)
+
+    def _require_allowed(self, call: Call) -> None:
+        """Refuse services that have no business here."""
+        if self._callers is None or call.peers is None or not self._callers.isdisjoint(call.peers):
+            return
+        service = self.path.split("/")[1]
+        names = " and ".join(sorted(call.peers)) or "no service"
+        text = (
+            f"the certificate of the caller names {names}, which may not call {service}; its operator lets others in"
+            f" with INSTA_ALLOWED_CALLERS={service}=NAME"
+        )
+        raise errors.PermissionDenied(Reason.REASON_SERVICE_NOT_ALLOWED, text)
 
     def _failed(self, failure: BaseException) -> tuple[grpc.StatusCode, errors.Error | None]:
         """The code of a call that failed, and the error that its caller receives; None if the call was cancelled."""

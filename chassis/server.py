@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 
-from chassis import channelz, errors, health, reflection
+from chassis import channelz, errors, health, reflection, tls
+from chassis.access import Access
 from chassis.call import (
     AUTHORIZATION_KEY,
     TRACE_KEY,
@@ -49,18 +50,29 @@ def endpoints_of(
     metrics: Metrics,
     admission: Admission | None,
     require_standing: RequireStanding | None = None,
+    callers: Mapping[str, frozenset[str]] | None = None,
 ) -> dict[str, Endpoint]:
     """The endpoints of servicers, by path.
 
     Args:
         servicers: By the full name of their service.
+        callers: Names of the services that may call, by the full name of the called one. Those that are not in it may
+            be called by any.
 
     Raises:
         ValueError: a method declares no access.
     """
     pool = descriptor_pool.Default()
     endpoints = (
-        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission, require_standing)
+        Endpoint(
+            method,
+            getattr(servicer, method.name),
+            verifier,
+            metrics,
+            admission,
+            require_standing,
+            callers=(callers or {}).get(name),
+        )
         for name, servicer in servicers.items()
         for method in pool.FindServiceByName(name).methods
     )
@@ -74,6 +86,12 @@ class Server:
         endpoints: By path; those of health, reflection and channelz are added.
         reflects: Whether reflection is served.
         shares_port: Whether other processes may listen on the same port; the system then spreads connections over them.
+        internal: Whether only other services call.
+        certificate: What it proves itself with. A peer's: only services may call, each with a certificate of the same
+            authority. None: nothing is encrypted.
+
+    Raises:
+        ValueError: others may call than services, and a method is for services only.
     """
 
     def __init__(
@@ -85,7 +103,13 @@ class Server:
         max_calls: int,
         reflects: bool = True,
         shares_port: bool = False,
+        internal: bool = False,
+        certificate: tls.Certificate | tls.Peer | None = None,
     ) -> None:
+        for endpoint in endpoints.values():
+            if endpoint.access == Access.ACCESS_SERVICE and not internal:
+                raise ValueError(f"{endpoint.path} is for services: it cannot be on a server that everybody may call")
+        self._credentials = None if certificate is None else certificate.server_credentials()
         services = sorted({path.split("/")[1] for path in endpoints})
         self._draining = asyncio.Event()
         infrastructure: dict[str, object] = {
@@ -112,7 +136,8 @@ class Server:
             ],
             maximum_concurrent_rpcs=max_calls * _BACKSTOP_FACTOR,
         )
-        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()]),))
+        callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
+        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()], callers),))
 
     async def start(self, address: str) -> int:
         """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
@@ -121,7 +146,10 @@ class Server:
             OSError: the port is taken, or the address is not of this machine.
         """
         try:
-            port = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}") from None
         await self._server.start()
@@ -172,8 +200,8 @@ def hold_port(address: str) -> socket.socket:
 class _Handlers(grpc.GenericRpcHandler):
     """All methods of a server under one handler: each more that is registered would cost every call."""
 
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._by_path = {endpoint.path: _handler(endpoint) for endpoint in endpoints}
+    def __init__(self, endpoints: Iterable[Endpoint], callers: tls.Callers | None) -> None:
+        self._by_path = {endpoint.path: _handler(endpoint, callers) for endpoint in endpoints}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._by_path.get(details.method)
@@ -183,18 +211,18 @@ class _Handlers(grpc.GenericRpcHandler):
         return handler
 
 
-def _handler(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(endpoint: Endpoint, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
     # Without deserializer and serializer: gRPC's own answer to bytes that are no message is UNKNOWN with the exception.
     if not endpoint.streams_responses:
-        return grpc.unary_unary_rpc_method_handler(_unary(endpoint))
+        return grpc.unary_unary_rpc_method_handler(_unary(endpoint, callers))
     if endpoint.streams_requests:
-        return grpc.stream_stream_rpc_method_handler(_stream(endpoint))
-    return grpc.unary_stream_rpc_method_handler(_stream(endpoint))
+        return grpc.stream_stream_rpc_method_handler(_stream(endpoint, callers))
+    return grpc.unary_stream_rpc_method_handler(_stream(endpoint, callers))
 
 
-def _unary(endpoint: Endpoint) -> Any:
+def _unary(endpoint: Endpoint, callers: tls.Callers | None) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call = _incoming(endpoint.path, context)
+        call = _incoming(endpoint.path, context, callers)
         try:
             # gRPC itself ends a call whose client named a deadline.
             limit = call.deadline if context.time_remaining() is None else None
@@ -209,11 +237,11 @@ def _unary(endpoint: Endpoint) -> Any:
     return answer
 
 
-def _stream(endpoint: Endpoint) -> Any:
+def _stream(endpoint: Endpoint, callers: tls.Callers | None) -> Any:
     async def answer(
         request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        call = _incoming(endpoint.path, context)
+        call = _incoming(endpoint.path, context, callers)
         try:
             async for response in endpoint.stream(request, call):
                 yield response.SerializeToString()
@@ -223,7 +251,7 @@ def _stream(endpoint: Endpoint) -> Any:
     return answer
 
 
-def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
+def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any], callers: tls.Callers | None) -> Call:
     authorization = ""
     trace_id = ""
     for key, value in _metadata.get():
@@ -234,6 +262,8 @@ def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any]) -> Call:
     remaining = context.time_remaining()
     seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
     call = Call(path, authorization, asyncio.get_running_loop().time() + seconds, trace_id or new_trace_id())
+    if callers is not None:
+        call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call
 
