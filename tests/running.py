@@ -45,6 +45,10 @@ class RunningSuite:
     process: subprocess.Popen[str] | None
     log: Path | None
 
+    def certificates(self, name: str) -> Path:
+        """The folder of the certificate with which a service proves itself to the parts, apart."""
+        return Path(self.environment["INSTA_DATA"]) / "tls" / name
+
 
 def at(address: str) -> RunningSuite:
     """A suite that others started: nothing is known of it but the gateway's address."""
