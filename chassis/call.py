@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextvars
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 TRACE_KEY = "trace-id"
 TRACEPARENT_KEY = "traceparent"
 AUTHORIZATION_KEY = "authorization"
+# What the gateway tells the services behind it of its own caller.
+CLIENT_ADDRESS_KEY = "insta-client-address"
+CLIENT_AGENT_KEY = "insta-client-agent"
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -20,9 +24,28 @@ class Caller:
     user_id: int
     staff: bool = False
     superuser: bool = False
+    session_id: str = ""
 
 
 NOBODY = Caller(user_id=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a call came into the suite from.
+
+    Attributes:
+        address: The client's IP address. Empty if the call was made within the suite.
+        user_agent: What its client calls itself; nothing vouches for it.
+    """
+
+    address: str = ""
+    user_agent: str = ""
+
+
+def nowhere() -> Origin:
+    """The origin of a call that no client made."""
+    return Origin()
 
 
 class Call:
@@ -34,18 +57,27 @@ class Call:
         deadline: The time of the event loop at which it ends.
         trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
         caller: Who makes it; nobody until its token was verified, and in methods that take none.
+        origin: Answers where it came from. Few calls ask.
         peers: The names of the service that makes it, as its certificate proves. None: it came from within the process,
             or to a server that asks for no certificate.
     """
 
-    __slots__ = ("authorization", "caller", "deadline", "method", "peers", "trace_id")
+    __slots__ = ("authorization", "caller", "deadline", "method", "origin", "peers", "trace_id")
 
-    def __init__(self, method: str, authorization: str, deadline: float, trace_id: str) -> None:
+    def __init__(
+        self,
+        method: str,
+        authorization: str,
+        deadline: float,
+        trace_id: str,
+        origin: Callable[[], Origin] = nowhere,
+    ) -> None:
         self.method = method
         self.authorization = authorization
         self.deadline = deadline
         self.trace_id = trace_id
         self.caller = NOBODY
+        self.origin = origin
         self.peers: frozenset[str] | None = None
 
 
@@ -56,6 +88,12 @@ def caller() -> Caller:
     """Who makes the call under way."""
     call = current.get()
     return NOBODY if call is None else call.caller
+
+
+def origin() -> Origin:
+    """Where the call under way came from."""
+    call = current.get()
+    return Origin() if call is None else call.origin()
 
 
 def log_context() -> dict[str, str | int]:

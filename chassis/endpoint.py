@@ -17,12 +17,11 @@ import grpc
 from google.protobuf import descriptor, descriptor_pb2, message, message_factory
 
 from chassis import access, errors, logs, validation
-from chassis.call import Call, Caller, current
+from chassis.call import Call, current
 from chassis.errors import Reason
 from chassis.identity import Verifier
+from chassis.limits import MutationLimit
 from chassis.metrics import MethodMetrics, Metrics
-
-RequireStanding = Callable[[Caller], Awaitable[None]]
 
 log = logs.get(__name__)
 
@@ -58,10 +57,9 @@ class Endpoint:
     Args:
         method: Its descriptor. It must declare who may call it: `access`.
         handler: The servicer's method.
-        verifier: Tells who a token belongs to.
+        verifier: Tells who a token belongs to, and whether it may still be acted on.
         admission: Limits the calls under way. None: the method is always let in, health for instance.
-        require_standing: Refuses callers whose account was deactivated or deleted after their token was issued. Asked
-            before each call that may change something. None: the handler sees to it.
+        limit: Limits what one caller may change. None: it was counted where the call came in.
         callers: Names of the services that may call it over the network. None: any.
     """
 
@@ -72,7 +70,7 @@ class Endpoint:
         verifier: Verifier,
         metrics: Metrics,
         admission: Admission | None,
-        require_standing: RequireStanding | None = None,
+        limit: MutationLimit | None = None,
         callers: frozenset[str] | None = None,
     ) -> None:
         service = method.containing_service.full_name
@@ -82,8 +80,8 @@ class Endpoint:
         self._response_class: type[message.Message] = message_factory.GetMessageClass(method.output_type)
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
         self.access = access.policy(method)
-        changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
-        self._require_standing = require_standing if changes else None
+        self._changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        self._limit = limit
         self._callers = callers
         self._handler = handler
         self._verifier = verifier
@@ -171,13 +169,16 @@ class Endpoint:
             yield self.parse(request)
 
     async def _identify(self, call: Call) -> None:
-        """Tell who calls, and refuse whom the contract does not admit. A method for everybody looks at no token."""
+        """Tell who calls, and refuse whom the contract does not admit, and who changes too much."""
         self._require_allowed(call)
-        if self.access not in access.WITHOUT_TOKEN:
-            call.caller = await self._verifier.verify(call.authorization)
-            access.admit(self.access, call.caller)
-            if self._require_standing is not None:
-                await self._require_standing(call.caller)
+        if self.access in access.WITHOUT_TOKEN:
+            return
+        call.caller = await self._verifier.verify(call.authorization)
+        access.admit(self.access, call.caller)
+        if self._changes:
+            self._verifier.require_news()
+            if self._limit is not None:
+                self._limit.require(call.caller)
 
     def _require_allowed(self, call: Call) -> None:
         """Refuse services that have no business here."""

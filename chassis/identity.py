@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from chassis import errors, logs
 from chassis.call import Caller
 from chassis.errors import Reason
+from chassis.revocation import Revocations
 
 ALGORITHM = "EdDSA"
 TYPE = "at+jwt"
@@ -27,7 +28,7 @@ ROLE_SUPERUSER = "superuser"
 _USER_ID = re.compile("[1-9][0-9]{0,18}")
 _TOKEN_LIMIT = 4096
 # The clocks of two machines differ: a token may seem to come from a future as near as this.
-_LEEWAY_SECONDS = 5
+LEEWAY_SECONDS = 5
 _REMEMBERED_TOKENS = 10_000
 _SECONDS_BETWEEN_FETCHES = 10.0
 _SECONDS_AFTER_FAILURE = 1.0
@@ -42,10 +43,12 @@ class Verifier:
 
     Args:
         fetch_keys: Answers the public keys of the users service: their 32 bytes by `kid`.
+        revocations: The sessions whose tokens are refused before they expire.
     """
 
-    def __init__(self, fetch_keys: FetchKeys) -> None:
+    def __init__(self, fetch_keys: FetchKeys, revocations: Revocations) -> None:
         self._fetch_keys = fetch_keys
+        self._revocations = revocations
         self._keys: dict[str, ed25519.Ed25519PublicKey] = {}
         self._fetching = asyncio.Lock()
         self._next_fetch = 0.0
@@ -56,15 +59,33 @@ class Verifier:
         """Who holds the token in the metadata `authorization: Bearer <token>`.
 
         Raises:
-            Unauthenticated: there is no token, or it proves nothing.
+            Unauthenticated: there is no token, or it proves nothing, or its session has ended.
             Unavailable: the public keys could not be fetched.
         """
+        caller = self._remembered(authorization) or await self._verify_anew(authorization)
+        if caller.session_id in self._revocations:
+            raise session_ended()
+        return caller
+
+    def require_news(self) -> None:
+        """Refuse to change anything on the word of a token while it is not known which were revoked.
+
+        Raises:
+            Unavailable: it is not.
+        """
+        self._revocations.require_news()
+
+    def _remembered(self, authorization: str) -> Caller | None:
         remembered = self._verified.get(authorization)
-        if remembered is not None:
-            caller, expire_time = remembered
-            if time.time() < expire_time:
-                return caller
-            del self._verified[authorization]
+        if remembered is None:
+            return None
+        caller, expire_time = remembered
+        if time.time() < expire_time:
+            return caller
+        del self._verified[authorization]
+        return None
+
+    async def _verify_anew(self, authorization: str) -> Caller:
         caller, expire_time = await self._verify(_token(authorization))
         if len(self._verified) >= _REMEMBERED_TOKENS:
             del self._verified[next(iter(self._verified))]
@@ -86,11 +107,11 @@ class Verifier:
                 issuer=ISSUER,
                 options={"require": REQUIRED_CLAIMS, "strict_aud": True, "verify_iat": False},
             )
-            if claims["iat"] > time.time() + _LEEWAY_SECONDS:
+            if claims["iat"] > time.time() + LEEWAY_SECONDS:
                 raise _invalid()
             return _caller(claims), float(claims["exp"])
         except jwt.ExpiredSignatureError:
-            text = "the access token has expired; log in again"
+            text = "the access token has expired; refresh the session, or log in again"
             raise errors.Unauthenticated(Reason.REASON_TOKEN_EXPIRED, text) from None
         except (jwt.InvalidTokenError, ValueError, TypeError, KeyError):
             raise _invalid() from None
@@ -135,12 +156,23 @@ def _caller(claims: Mapping[str, object]) -> Caller:
     if not isinstance(roles, list) or not _USER_ID.fullmatch(user_id):
         raise _invalid()
     superuser = ROLE_SUPERUSER in roles
-    return Caller(user_id=int(user_id), staff=superuser or ROLE_STAFF in roles, superuser=superuser)
+    return Caller(
+        user_id=int(user_id),
+        staff=superuser or ROLE_STAFF in roles,
+        superuser=superuser,
+        session_id=str(claims["sid"]),
+    )
 
 
 def _invalid() -> errors.Unauthenticated:
     text = "the access token is not valid here; log in, and send 'authorization: Bearer <access_token>'"
     return errors.Unauthenticated(Reason.REASON_TOKEN_INVALID, text)
+
+
+def session_ended() -> errors.Unauthenticated:
+    """The session that a token belongs to is no more."""
+    text = "the session of this access token was ended; log in again"
+    return errors.Unauthenticated(Reason.REASON_SESSION_ENDED, text)
 
 
 def account_deleted() -> errors.Unauthenticated:

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf import message
 
 from chassis import errors
-from chassis.call import AUTHORIZATION_KEY, TRACE_KEY, Call, current, new_trace_id
+from chassis.call import AUTHORIZATION_KEY, TRACE_KEY, Call, current, new_trace_id, nowhere
 from chassis.endpoint import Endpoint
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -58,14 +58,16 @@ class _UnaryUnary:
         deadline = loop.time() + (DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         authorization = ""
         trace_id = ""
+        origin = nowhere
         if parent is not None:
             deadline = min(deadline, parent.deadline)
             authorization = parent.authorization
             trace_id = parent.trace_id
+            origin = parent.origin
         for key, value in metadata or ():
             if key == AUTHORIZATION_KEY:
                 authorization = value
-        call = Call(self._method, authorization, deadline, trace_id or new_trace_id())
+        call = Call(self._method, authorization, deadline, trace_id or new_trace_id(), origin)
         return LocalCall(self._endpoints[self._method], request, call, loop)
 
 

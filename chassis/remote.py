@@ -11,7 +11,15 @@ import grpc
 from google.protobuf import descriptor, descriptor_pb2, message
 
 from chassis import tls
-from chassis.call import AUTHORIZATION_KEY, TRACEPARENT_KEY, current, new_trace_id, traceparent
+from chassis.call import (
+    AUTHORIZATION_KEY,
+    CLIENT_ADDRESS_KEY,
+    CLIENT_AGENT_KEY,
+    TRACEPARENT_KEY,
+    current,
+    new_trace_id,
+    traceparent,
+)
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 _IDEMPOTENT = (
@@ -50,7 +58,8 @@ def service_config(services: Sequence[descriptor.ServiceDescriptor]) -> str:
 class RemoteChannel:
     """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
 
-    A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`; it passes on that call's token and trace.
+    A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace,
+    and its origin where it may change something.
 
     Args:
         address: host:port, or a gRPC name to resolve.
@@ -82,17 +91,24 @@ class RemoteChannel:
         else:
             options.append(("grpc.ssl_target_name_override", name))
             self._channel = grpc.aio.secure_channel(address, peer.channel_credentials(), options=options)
+        self._changing = {
+            f"/{service.full_name}/{method.name}"
+            for service in services
+            for method in service.methods
+            if method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        }
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _UnaryUnary:
-        return _UnaryUnary(self._channel.unary_unary(method, *args, **kwargs))
+        return _UnaryUnary(self._channel.unary_unary(method, *args, **kwargs), method in self._changing)
 
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)
 
 
 class _UnaryUnary:
-    def __init__(self, inner: grpc.aio.UnaryUnaryMultiCallable[Any, Any]) -> None:
+    def __init__(self, inner: grpc.aio.UnaryUnaryMultiCallable[Any, Any], tells_origin: bool) -> None:
         self._inner = inner
+        self._tells_origin = tells_origin
 
     def __call__(
         self,
@@ -109,5 +125,8 @@ class _UnaryUnary:
             timeout = min(timeout, max(parent.deadline - asyncio.get_running_loop().time(), 0))
             if parent.authorization and all(key != AUTHORIZATION_KEY for key, _ in sent):
                 sent.append((AUTHORIZATION_KEY, parent.authorization))
+            if self._tells_origin:
+                origin = parent.origin()
+                sent += ((CLIENT_ADDRESS_KEY, origin.address), (CLIENT_AGENT_KEY, origin.user_agent))
         sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
         return self._inner(request, timeout=timeout, metadata=sent, **options)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import ipaddress
+import re
 import socket
+import urllib.parse
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -16,20 +19,27 @@ from chassis import channelz, errors, health, reflection, tls
 from chassis.access import Access
 from chassis.call import (
     AUTHORIZATION_KEY,
+    CLIENT_ADDRESS_KEY,
+    CLIENT_AGENT_KEY,
     TRACE_KEY,
     TRACEPARENT_KEY,
     Call,
+    Origin,
     new_trace_id,
     trace_id_of,
 )
-from chassis.endpoint import Admission, Endpoint, RequireStanding
+from chassis.endpoint import Admission, Endpoint
 from chassis.identity import Verifier
+from chassis.limits import MutationLimit
 from chassis.metrics import Metrics
 
 # A call that names no deadline gets this one.
 DEFAULT_DEADLINE_SECONDS = 30.0
 # gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
 _BACKSTOP_FACTOR = 4
+# Of what a client calls itself, as much is kept.
+_AGENT_LIMIT = 200
+_UNPRINTABLE = re.compile("[^ -~]")
 # Streams of health and reflection stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
 _OPTIONS = [
@@ -41,7 +51,9 @@ _OPTIONS = [
     ("grpc.enable_channelz", 1),
 ]
 
-_metadata: contextvars.ContextVar[tuple[tuple[str, str | bytes], ...]] = contextvars.ContextVar("metadata", default=())
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+_metadata: contextvars.ContextVar[Metadata] = contextvars.ContextVar("metadata", default=())
 
 
 def endpoints_of(
@@ -49,7 +61,7 @@ def endpoints_of(
     verifier: Verifier,
     metrics: Metrics,
     admission: Admission | None,
-    require_standing: RequireStanding | None = None,
+    limit: MutationLimit | None = None,
     callers: Mapping[str, frozenset[str]] | None = None,
 ) -> dict[str, Endpoint]:
     """The endpoints of servicers, by path.
@@ -70,7 +82,7 @@ def endpoints_of(
             verifier,
             metrics,
             admission,
-            require_standing,
+            limit,
             callers=(callers or {}).get(name),
         )
         for name, servicer in servicers.items()
@@ -84,9 +96,11 @@ class Server:
 
     Args:
         endpoints: By path; those of health, reflection and channelz are added.
+        draining: Set when the server is about to stop.
+        internal: Whether only other services call, which tell where their own calls came from. What anybody else tells
+            is not looked at.
         reflects: Whether reflection is served.
         shares_port: Whether other processes may listen on the same port; the system then spreads connections over them.
-        internal: Whether only other services call.
         certificate: What it proves itself with. A peer's: only services may call, each with a certificate of the same
             authority. None: nothing is encrypted.
 
@@ -100,10 +114,11 @@ class Server:
         verifier: Verifier,
         metrics: Metrics,
         *,
+        draining: asyncio.Event,
         max_calls: int,
+        internal: bool = False,
         reflects: bool = True,
         shares_port: bool = False,
-        internal: bool = False,
         certificate: tls.Certificate | tls.Peer | None = None,
     ) -> None:
         for endpoint in endpoints.values():
@@ -111,7 +126,7 @@ class Server:
                 raise ValueError(f"{endpoint.path} is for services: it cannot be on a server that everybody may call")
         self._credentials = None if certificate is None else certificate.server_credentials()
         services = sorted({path.split("/")[1] for path in endpoints})
-        self._draining = asyncio.Event()
+        self._draining = draining
         infrastructure: dict[str, object] = {
             health.NAME: health.HealthServicer(services, self._draining),
             channelz.NAME: channelz.ChannelzServicer(),
@@ -137,7 +152,7 @@ class Server:
             maximum_concurrent_rpcs=max_calls * _BACKSTOP_FACTOR,
         )
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
-        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()], callers),))
+        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()], internal, callers),))
 
     async def start(self, address: str) -> int:
         """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
@@ -200,8 +215,8 @@ def hold_port(address: str) -> socket.socket:
 class _Handlers(grpc.GenericRpcHandler):
     """All methods of a server under one handler: each more that is registered would cost every call."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], callers: tls.Callers | None) -> None:
-        self._by_path = {endpoint.path: _handler(endpoint, callers) for endpoint in endpoints}
+    def __init__(self, endpoints: Iterable[Endpoint], internal: bool, callers: tls.Callers | None) -> None:
+        self._by_path = {endpoint.path: _handler(endpoint, internal, callers) for endpoint in endpoints}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._by_path.get(details.method)
@@ -211,18 +226,18 @@ class _Handlers(grpc.GenericRpcHandler):
         return handler
 
 
-def _handler(endpoint: Endpoint, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
     # Without deserializer and serializer: gRPC's own answer to bytes that are no message is UNKNOWN with the exception.
     if not endpoint.streams_responses:
-        return grpc.unary_unary_rpc_method_handler(_unary(endpoint, callers))
+        return grpc.unary_unary_rpc_method_handler(_unary(endpoint, internal, callers))
     if endpoint.streams_requests:
-        return grpc.stream_stream_rpc_method_handler(_stream(endpoint, callers))
-    return grpc.unary_stream_rpc_method_handler(_stream(endpoint, callers))
+        return grpc.stream_stream_rpc_method_handler(_stream(endpoint, internal, callers))
+    return grpc.unary_stream_rpc_method_handler(_stream(endpoint, internal, callers))
 
 
-def _unary(endpoint: Endpoint, callers: tls.Callers | None) -> Any:
+def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call = _incoming(endpoint.path, context, callers)
+        call = _incoming(endpoint.path, context, internal, callers)
         try:
             # gRPC itself ends a call whose client named a deadline.
             limit = call.deadline if context.time_remaining() is None else None
@@ -237,11 +252,11 @@ def _unary(endpoint: Endpoint, callers: tls.Callers | None) -> Any:
     return answer
 
 
-def _stream(endpoint: Endpoint, callers: tls.Callers | None) -> Any:
+def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
     async def answer(
         request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        call = _incoming(endpoint.path, context, callers)
+        call = _incoming(endpoint.path, context, internal, callers)
         try:
             async for response in endpoint.stream(request, call):
                 yield response.SerializeToString()
@@ -251,21 +266,34 @@ def _stream(endpoint: Endpoint, callers: tls.Callers | None) -> Any:
     return answer
 
 
-def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any], callers: tls.Callers | None) -> Call:
+def _incoming(
+    path: str, context: grpc.aio.ServicerContext[Any, Any], internal: bool, callers: tls.Callers | None
+) -> Call:
     authorization = ""
     trace_id = ""
-    for key, value in _metadata.get():
+    metadata = _metadata.get()
+    for key, value in metadata:
         if key == AUTHORIZATION_KEY:
             authorization = str(value)
         elif key == TRACEPARENT_KEY:
             trace_id = trace_id_of(str(value))
     remaining = context.time_remaining()
     seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
-    call = Call(path, authorization, asyncio.get_running_loop().time() + seconds, trace_id or new_trace_id())
-    if callers is not None:
-        call.peers = callers.names(context)
+    deadline = asyncio.get_running_loop().time() + seconds
+    origin = functools.partial(_origin, context, metadata, internal)
+    call = Call(path, authorization, deadline, trace_id or new_trace_id(), origin)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call
+
+
+def _origin(context: grpc.aio.ServicerContext[Any, Any], metadata: Metadata, internal: bool) -> Origin:
+    told = dict(metadata)
+    if internal:
+        return Origin(str(told.get(CLIENT_ADDRESS_KEY, "")), str(told.get(CLIENT_AGENT_KEY, "")))
+    # ipv4:127.0.0.1:34567 or ipv6:%5B::1%5D:34567
+    host = urllib.parse.unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+    # What cannot travel in metadata to other services is replaced.
+    return Origin(host, _UNPRINTABLE.sub("?", str(told.get("user-agent", "")))[:_AGENT_LIMIT])
 
 
 async def _abort(error: errors.Error, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +41,13 @@ class Parts:
     Attributes:
         channels: To each service that it calls, by name. Stubs take them; they carry unary calls.
         database: Its database, if it has one.
+        draining: Set when the process is about to stop: whoever waits for something ends.
     """
 
     settings: Settings
     channels: Mapping[str, Any] = field(default_factory=dict)
     database: Store | None = None
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def store(self) -> Store:

@@ -115,6 +115,8 @@ class Settings:
     tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
     reflection: bool = _setting(True, _switch, "serve reflection")
     max_calls: int = _setting(1000, _number(1, 100_000), "calls that may be under way at once")
+    login_throttle: bool = _setting(True, _switch, "let wrong passwords wait, longer each time")
+    mutations_per_minute: int = _setting(6000, _number(0, 1_000_000), "changes by one account a minute; 0 is no limit")
     drain_seconds: int = _setting(10, _number(0, 600), "how long a stop waits for calls under way")
     bcrypt_cost: int = _setting(12, _number(4, 16), "cost of a password's hash; each step doubles its time")
     log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")

@@ -1,4 +1,4 @@
-"""AccountService: joining, logging in, and one's own account."""
+"""AccountService: joining, logging in and out, and one's own account."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from chassis.call import caller
 from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import accounts_pb2, accounts_pb2_grpc
-from insta.users.v1 import auth_pb2, users_pb2
+from insta.users.v1 import auth_pb2, sessions_pb2, users_pb2
 
 # What is called otherwise in the contract of the users service.
 _STORED_PATHS = {"email": "private_details.email"}
@@ -16,6 +16,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
     def __init__(self, backends: Backends) -> None:
         self._users = backends.users
         self._auth = backends.auth
+        self._sessions = backends.sessions
 
     async def Register(self, request: accounts_pb2.RegisterRequest, context: object) -> accounts_pb2.RegisterResponse:
         created = await self._users.CreateUser(
@@ -32,10 +33,53 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         return accounts_pb2.RegisterResponse(account=views.account(created.user))
 
     async def Login(self, request: accounts_pb2.LoginRequest, context: object) -> accounts_pb2.LoginResponse:
-        login = await self._auth.Login(auth_pb2.LoginRequest(login=request.login, password=request.password))
-        return accounts_pb2.LoginResponse(
-            access_token=login.access_token, expire_time=login.expire_time, account=views.account(login.user)
+        login = await self._auth.Login(
+            auth_pb2.LoginRequest(login=request.login, password=request.password, client_name=request.client_name)
         )
+        return accounts_pb2.LoginResponse(
+            access_token=login.access_token,
+            expire_time=login.expire_time,
+            account=views.account(login.user),
+            refresh_token=login.refresh_token,
+            session_expire_time=login.session_expire_time,
+        )
+
+    async def RefreshSession(
+        self, request: accounts_pb2.RefreshSessionRequest, context: object
+    ) -> accounts_pb2.RefreshSessionResponse:
+        refreshed = await self._sessions.RefreshSession(
+            sessions_pb2.RefreshSessionRequest(refresh_token=request.refresh_token)
+        )
+        return accounts_pb2.RefreshSessionResponse(
+            access_token=refreshed.access_token,
+            expire_time=refreshed.expire_time,
+            refresh_token=refreshed.refresh_token,
+            session_expire_time=refreshed.session_expire_time,
+        )
+
+    async def Logout(self, request: accounts_pb2.LogoutRequest, context: object) -> accounts_pb2.LogoutResponse:
+        await self._sessions.Logout(sessions_pb2.LogoutRequest(request_id=request.request_id))
+        return accounts_pb2.LogoutResponse()
+
+    async def LogoutEverywhere(
+        self, request: accounts_pb2.LogoutEverywhereRequest, context: object
+    ) -> accounts_pb2.LogoutEverywhereResponse:
+        await self._sessions.LogoutEverywhere(sessions_pb2.LogoutEverywhereRequest(request_id=request.request_id))
+        return accounts_pb2.LogoutEverywhereResponse()
+
+    async def ListSessions(
+        self, request: accounts_pb2.ListSessionsRequest, context: object
+    ) -> accounts_pb2.ListSessionsResponse:
+        found = await self._sessions.ListSessions(sessions_pb2.ListSessionsRequest())
+        return accounts_pb2.ListSessionsResponse(sessions=map(views.session, found.sessions))
+
+    async def RevokeSession(
+        self, request: accounts_pb2.RevokeSessionRequest, context: object
+    ) -> accounts_pb2.RevokeSessionResponse:
+        await self._sessions.RevokeSession(
+            sessions_pb2.RevokeSessionRequest(session_id=request.session_id, request_id=request.request_id)
+        )
+        return accounts_pb2.RevokeSessionResponse()
 
     async def GetAccount(
         self, request: accounts_pb2.GetAccountRequest, context: object

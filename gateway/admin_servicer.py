@@ -5,12 +5,13 @@ from __future__ import annotations
 from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import admin_pb2, admin_pb2_grpc
-from insta.users.v1 import users_pb2
+from insta.users.v1 import sessions_pb2, users_pb2
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def __init__(self, backends: Backends) -> None:
         self._users = backends.users
+        self._sessions = backends.sessions
 
     async def ListUsers(self, request: admin_pb2.ListUsersRequest, context: object) -> admin_pb2.ListUsersResponse:
         page = await self._users.ListUsers(
@@ -52,3 +53,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             )
         )
         return admin_pb2.SetUserRolesResponse(account=views.account(changed.user))
+
+    async def RevokeUserSessions(
+        self, request: admin_pb2.RevokeUserSessionsRequest, context: object
+    ) -> admin_pb2.RevokeUserSessionsResponse:
+        await self._sessions.RevokeUserSessions(
+            sessions_pb2.RevokeUserSessionsRequest(user_id=request.user_id, request_id=request.request_id)
+        )
+        return admin_pb2.RevokeUserSessionsResponse()

@@ -7,7 +7,7 @@ from typing import Any
 
 from insta.posts.v1 import posts_pb2_grpc
 from insta.social.v1 import comments_pb2_grpc, follows_pb2_grpc, likes_pb2_grpc, stats_pb2_grpc
-from insta.users.v1 import auth_pb2_grpc, users_pb2_grpc
+from insta.users.v1 import auth_pb2_grpc, sessions_pb2_grpc, users_pb2_grpc
 
 
 class Backends:
@@ -20,6 +20,7 @@ class Backends:
     def __init__(self, channels: Mapping[str, Any]) -> None:
         self.users = users_pb2_grpc.UserServiceStub(channels["users"])
         self.auth = auth_pb2_grpc.AuthServiceStub(channels["users"])
+        self.sessions = sessions_pb2_grpc.SessionServiceStub(channels["users"])
         self.posts = posts_pb2_grpc.PostServiceStub(channels["posts"])
         self.follows = follows_pb2_grpc.FollowServiceStub(channels["social"])
         self.likes = likes_pb2_grpc.LikeServiceStub(channels["social"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2, short_profile_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
 from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
-from insta.users.v1 import users_pb2
+from insta.users.v1 import sessions_pb2, users_pb2
 
 _NO_POST_STATS = stats_pb2.PostStats()
 _NO_USER_STATS = stats_pb2.UserStats()
@@ -29,6 +29,19 @@ def account(user: users_pb2.User) -> accounts_pb2.Account:
         superuser=private.superuser,
         create_time=user.create_time,
         update_time=user.update_time,
+    )
+
+
+def session(stored: sessions_pb2.Session) -> accounts_pb2.Session:
+    """A session as its owner sees it."""
+    return accounts_pb2.Session(
+        id=stored.id,
+        create_time=stored.create_time,
+        use_time=stored.use_time,
+        expire_time=stored.expire_time,
+        client_name=stored.client_name,
+        address=stored.address,
+        current=stored.current,
     )
 
 

@@ -13,7 +13,7 @@ from chassis.settings import PREFIX, SettingError, Settings
 # Everybody who verifies tokens reads the keys of the users service, and what became of its sessions.
 _VERIFIERS = frozenset({"gateway", "posts", "social"})
 _ALLOWED = {
-    "insta.users.v1.UserService": frozenset({"gateway", "posts", "social"}),
+    "insta.users.v1.UserService": frozenset({"gateway", "social"}),
     "insta.users.v1.AuthService": _VERIFIERS,
     "insta.users.v1.SessionService": frozenset({"gateway"}),
     "insta.users.v1.EventService": _VERIFIERS,

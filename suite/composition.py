@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, duration_pb2
 
-from chassis.call import Caller
+from chassis import clock, identity, logs
 from chassis.endpoint import Admission, Endpoint
-from chassis.identity import Verifier, account_inactive
+from chassis.follower import Follower
+from chassis.identity import Verifier
+from chassis.limits import MutationLimit
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
+from chassis.revocation import Revocations
 from chassis.server import Server, endpoints_of
 from chassis.service import Parts, Service
 from chassis.settings import Settings
 from chassis.store import Store
 from chassis.tls import Certificate, Peer
 from gateway import service as gateway
-from insta.users.v1 import auth_pb2, auth_pb2_grpc, users_pb2, users_pb2_grpc
+from insta.users.v1 import auth_pb2, auth_pb2_grpc, events_pb2, events_pb2_grpc
 from services.posts import service as posts
 from services.social import service as social
 from services.users import service as users
@@ -29,6 +33,15 @@ from suite.databases import open_store
 GATEWAY = gateway.SERVICE
 SERVICES = {service.name: service for service in (users.SERVICE, posts.SERVICE, social.SERVICE, GATEWAY)}
 _KEYS_TIMEOUT_SECONDS = 3.0
+# How long a question for events waits for one, and how much longer for its answer.
+_EVENTS_WAIT_SECONDS = 5
+_EVENTS_MARGIN_SECONDS = 3.0
+_EVENTS_LIMIT = 1000
+# A token that lives longer than what is remembered of ended sessions would come back to life.
+_REVOKED_SECONDS = identity.LIFETIME_SECONDS + 12 * identity.LEEWAY_SECONDS
+_FIRST_NEWS_SECONDS = 5.0
+
+log = logs.get(__name__)
 
 
 class Assembly:
@@ -50,27 +63,31 @@ class Assembly:
         self._stores: list[Store] = []
         self._channels: dict[str, Any] = {}
         self._endpoints: dict[str, Endpoint] = {}
+        self._draining = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
         here = list(services)
-        # Whoever verifies tokens asks the users service for its keys.
+        # Whoever verifies tokens asks the users service for its keys, and which sessions have ended.
         for name in {users.SERVICE.name, *(name for service in here for name in service.calls)}:
             self._channels[name] = self._channel(name, here)
-        self._verifier = Verifier(self._fetch_keys)
+        # Sessions that ended before can have no token that is still valid.
+        self._first_event_time = clock.now() - _REVOKED_SECONDS * 1_000_000
+        self._user_events = Follower(users.SERVICE.name, self._read_user_events, self._apply_user_event)
+        self._revocations = Revocations(self._user_events.age, _REVOKED_SECONDS)
+        self._verifier = Verifier(self._fetch_keys, self._revocations)
         admission = Admission(settings.max_calls)
+        limit = MutationLimit(settings.mutations_per_minute)
         allowed = callers.allowed(settings)
         for service in here:
-            # A call within the process was admitted when it came in.
-            limit = admission if service is served else None
-            # The users service looks at the account itself, and what has no data changes nothing itself.
-            looks_itself = service is users.SERVICE or service.migrations is None
-            require_standing = None if looks_itself else self._require_standing
+            # A call within the process was admitted and counted when it came in.
+            gate: tuple[Admission | None, MutationLimit | None] = (
+                (admission, limit) if service is served else (None, None)
+            )
             servicers = service.servicers(self._parts(service))
             if set(servicers) != set(service.contracts):
                 raise ValueError(f"the {service.name} service serves {set(servicers)}, not the contracts that it names")
-            if service is not GATEWAY and not allowed.keys() >= servicers.keys():
-                raise ValueError(f"the table of allowed callers names not all contracts of the {service.name} service")
-            self._endpoints |= endpoints_of(
-                servicers, self._verifier, self.metrics, limit, require_standing, callers=allowed
-            )
+            if service is not GATEWAY and not servicers.keys() <= allowed.keys():
+                raise ValueError(f"nobody has said who may call {servicers.keys() - allowed.keys()}")
+            self._endpoints |= endpoints_of(servicers, self._verifier, self.metrics, *gate, callers=allowed)
 
     def server(self, certificate: Certificate | Peer | None, *, shares_port: bool) -> Server:
         """A server of what can be called from outside, which proves itself with a certificate."""
@@ -81,15 +98,28 @@ class Assembly:
             served,
             self._verifier,
             self.metrics,
+            draining=self._draining,
+            internal=self._served is not GATEWAY,
             max_calls=self._settings.max_calls,
             reflects=self._settings.reflection,
             shares_port=shares_port,
-            internal=self._served is not GATEWAY,
             certificate=certificate,
         )
 
+    def follow(self) -> None:
+        """Begin to follow what happens in other services, until `close`."""
+        self._following = asyncio.create_task(self._user_events.run())
+
+    async def first_news(self) -> None:
+        """Wait a while until it is known which sessions have ended."""
+        if not await self._user_events.wait_until_heard(_FIRST_NEWS_SECONDS):
+            log.warning("users service not reached yet; until then no call may change anything")
+
     async def close(self) -> None:
         """Finish what is waiting to be written, and close all channels."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         for channel in self._channels.values():
             await channel.close()
         for store in self._stores:
@@ -109,18 +139,28 @@ class Assembly:
             writes = self.metrics.committed(service.name)
             database = open_store(self._settings, service, writes.observe)
             self._stores.append(database)
-        return Parts(self._settings, {name: self._channels[name] for name in service.calls}, database)
+        return Parts(self._settings, {name: self._channels[name] for name in service.calls}, database, self._draining)
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
         published = await stub.GetKeySet(auth_pb2.GetKeySetRequest(), timeout=_KEYS_TIMEOUT_SECONDS)
         return {key.kid: key.x for key in published.keys}
 
-    async def _require_standing(self, caller: Caller) -> None:
-        stub = users_pb2_grpc.UserServiceStub(self._channels["users"])
-        user = (await stub.GetUser(users_pb2.GetUserRequest(user_id=caller.user_id))).user
-        if not user.private_details.active:
-            raise account_inactive()
+    async def _read_user_events(self, offset: int) -> events_pb2.ReadEventsResponse:
+        stub = events_pb2_grpc.EventServiceStub(self._channels["users"])
+        request = events_pb2.ReadEventsRequest(
+            offset=offset,
+            start_time=clock.timestamp(self._first_event_time),
+            limit=_EVENTS_LIMIT,
+            wait=duration_pb2.Duration(seconds=_EVENTS_WAIT_SECONDS),
+        )
+        # The first question waits for nothing: it tells that the users service is there.
+        if not self._user_events.heard:
+            request.ClearField("wait")
+        return await stub.ReadEvents(request, timeout=_EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS)
+
+    def _apply_user_event(self, event: events_pb2.Event) -> None:
+        self._revocations.add(event.sessions_ended.session_ids)
 
 
 def address_of(settings: Settings, name: str) -> str:

@@ -40,6 +40,7 @@ def main(context: click.Context) -> None:
         raise click.ClickException(str(wrong)) from None
     if "INSTA_LOG_PRETTY" not in os.environ:
         settings = dataclasses.replace(settings, log_pretty=sys.stderr.isatty())
+    serving.configure_logs(settings)
     context.obj = settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import re
 import sys
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from typing import TypeVar
 
 import click
 
-from chassis import errors, identity, validation
+from chassis import audit, errors, identity, validation
 from chassis.settings import Settings
 from chassis.store import Database, Store
 from insta.users.v1 import users_pb2
-from services.users import accounts, keys, tokens
+from services.users import accounts, keys, sessions, tokens
 from services.users.passwords import Passwords
 from suite.composition import SERVICES
 from suite.databases import open_store
@@ -62,6 +63,7 @@ def create(
         )
 
     account = _with_users(settings, store)
+    audit.record("superuser created", user_id=account.id, operator=getpass.getuser())
     click.echo(f"created the superuser {account.username} with the id {account.id}")
 
 
@@ -70,7 +72,10 @@ def create(
 @click.option("--raw", is_flag=True, help="Print nothing but the token.")
 @click.pass_obj
 def token(settings: Settings, user: str, raw: bool) -> None:
-    """Print an access token of USER (a username, or id:7) as an option for grpcurl. It is valid for 15 minutes."""
+    """Print an access token of USER (a username, or id:7) as an option for grpcurl. It is valid for 15 minutes.
+
+    It begins a session named "insta token", which ends with it.
+    """
     issued = issue_token(settings, user)
     click.echo(issued.text if raw else f"-H 'authorization: Bearer {issued.text}'")
 
@@ -86,6 +91,7 @@ def rotate(settings: Settings) -> None:
     """Publish a new key. It signs in 20 seconds, when all verifiers can know it; the old ones are kept for what they
     signed."""
     key = _with_users(settings, lambda users: users.write_now(keys.rotate))
+    audit.record("signing key rotated", kid=key.kid, operator=getpass.getuser())
     click.echo(f"published the key {key.kid}; it signs in {keys.LEAD_MICROS // 1_000_000} seconds")
 
 
@@ -104,7 +110,8 @@ def _issue(db: Database, user: str) -> tokens.AccessToken:
     account = accounts.get(db, int(by_id[1])) if by_id else accounts.look_up(db, user)
     if not account.active:
         raise identity.account_inactive()
-    return tokens.issue(keys.signer(db), account)
+    session, _ = sessions.begin(db, account.id, "insta token", "", identity.LIFETIME_SECONDS * 1_000_000)
+    return tokens.issue(keys.signer(db), account, session)
 
 
 def _with_users(settings: Settings, work: Callable[[Store], Result]) -> Result:

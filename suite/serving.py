@@ -52,7 +52,6 @@ def run(
         click.ClickException: an address or the data folder cannot be used; says what to change.
     """
     services = list(services)
-    configure_logs(settings)
     with ExitStack() as held:
         for service in services:
             held.enter_context(data_lock(settings, service))
@@ -65,7 +64,6 @@ def run_supervised(settings: Settings, services: Iterable[Service], served: Serv
     Writes one line of JSON to standard output when calls are answered. The supervisor holds the locks, the port and, of
     workers, the metrics.
     """
-    configure_logs(settings)
 
     def announce(addresses: Addresses) -> None:
         sys.stdout.write(json.dumps({"grpc": addresses.grpc, "metrics": addresses.metrics}) + "\n")
@@ -92,6 +90,7 @@ async def _serve(
         loop.add_signal_handler(number, stopping.set)
     assembly = Assembly(settings, services, served, peer)
     try:
+        assembly.follow()
         metrics = ""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             metrics = serve_metrics(settings, served, assembly.metrics.registry)
@@ -103,6 +102,7 @@ async def _serve(
             port = await server.start(listen)
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
+        await assembly.first_news()
         announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.

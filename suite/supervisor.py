@@ -54,7 +54,6 @@ class Child:
 
 def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], None]) -> None:
     """Run `count` processes of the whole suite on one port and the same databases, until SIGTERM or SIGINT."""
-    serving.configure_logs(settings)
     listen = serving.listen_address(settings, GATEWAY)
     serving.check_exposure(settings, listen, encrypted=tls.public(settings) is not None)
     with ExitStack() as held:
@@ -71,7 +70,6 @@ def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], 
 
 def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], None]) -> None:
     """Run each service as a process of its own, until SIGTERM or SIGINT."""
-    serving.configure_logs(settings)
     with ExitStack() as held:
         for service in SERVICES.values():
             held.enter_context(serving.data_lock(settings, service))

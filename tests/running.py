@@ -68,6 +68,8 @@ def environment(data: Path, **settings: str) -> dict[str, str]:
         "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
         "INSTA_BCRYPT_COST": "4",
         "INSTA_LOG_LEVEL": "debug",
+        "INSTA_LOGIN_THROTTLE": "false",
+        "INSTA_MUTATIONS_PER_MINUTE": "0",
         **settings,
     }
 

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import peewee
 
-from chassis import clock, errors, identity
+from chassis import clock, errors, events, identity
 from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
+from insta.users.v1 import events_pb2
+from services.users import sessions
 from services.users.models import User
 
 
@@ -202,24 +204,33 @@ def credentials_for(db: Database, login: str) -> Credentials | None:
     return query.one(db, key=_folded(login))
 
 
+def credentials_by_id(db: Database, user_id: int) -> Credentials | None:
+    """What the password of an account is checked against. None: there is no such account."""
+    return _credentials_by_id.one(db, id=user_id)
+
+
 def credentials_of(db: Database, caller: Caller) -> Credentials:
     """What the caller's own password is checked against.
 
     Raises:
         Unauthenticated: their account was deleted.
     """
-    credentials = _credentials_by_id.one(db, id=caller.user_id)
+    credentials = credentials_by_id(db, caller.user_id)
     if credentials is None:
         raise identity.account_deleted()
     return credentials
 
 
 def set_password(db: Database, caller: Caller, checked: Credentials, password_hash: bytes) -> bool:
-    """Replace the caller's password, which was checked. False: it was changed meanwhile, and stays."""
+    """Replace the caller's password, which was checked, and end all their sessions.
+
+    False: it was changed meanwhile, and stays.
+    """
     _acting(db, caller)
-    return bool(
-        _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now())
-    )
+    changed = _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now())
+    if changed:
+        sessions.end_all(db, caller.user_id)
+    return bool(changed)
 
 
 def strengthen_password(db: Database, checked: Credentials, password_hash: bytes) -> None:
@@ -255,7 +266,7 @@ def update(db: Database, caller: Caller, user_id: int, changes: Mapping[str, str
 
 
 def delete(db: Database, caller: Caller, user_id: int) -> None:
-    """Delete the caller's own account, or as staff another's.
+    """Delete the caller's own account, or as staff another's, and end its sessions.
 
     Raises:
         NotFound: there is no such account.
@@ -267,11 +278,13 @@ def delete(db: Database, caller: Caller, user_id: int) -> None:
     if user_id != actor.id:
         _require_authority(actor, account)
     _keep_a_superuser(db, account)
+    sessions.end_all(db, user_id)
     _delete.run(db, id=user_id)
+    events.append(db, events_pb2.Event(user_deleted=events_pb2.UserDeleted(user_id=user_id)))
 
 
 def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None, superuser: bool | None) -> Account:
-    """Set what an account may do; None leaves a role as it is.
+    """Set what an account may do; None leaves a role as it is. A change ends its sessions.
 
     Raises:
         NotFound: there is no such account.
@@ -290,11 +303,12 @@ def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None,
         _keep_a_superuser(db, account)
     if (account.staff, account.superuser) == (roles["staff"], roles["superuser"]):
         return account
+    sessions.end_all(db, user_id)
     return _change(db, user_id, {name: int(value) for name, value in roles.items()})
 
 
 def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Account:
-    """Deactivate an account, or activate it again.
+    """Deactivate an account, which ends its sessions, or activate it again.
 
     Raises:
         NotFound: there is no such account.
@@ -304,18 +318,36 @@ def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Acco
     actor = _acting(db, caller)
     account = get(db, user_id)
     _require_authority(actor, account)
-    if not active:
-        _keep_a_superuser(db, account)
     if account.active == active:
         return account
+    if not active:
+        _keep_a_superuser(db, account)
+        sessions.end_all(db, user_id)
     return _change(db, user_id, {"active": int(active)})
 
 
+def end_sessions(db: Database, caller: Caller, user_id: int) -> None:
+    """End all sessions of an account, as staff.
+
+    Raises:
+        NotFound: there is no such account.
+        PermissionDenied: it belongs to staff and the caller is no superuser.
+    """
+    actor = _acting(db, caller)
+    _require_authority(actor, get(db, user_id))
+    sessions.end_all(db, user_id)
+
+
 def _acting(db: Database, caller: Caller) -> Account:
-    """The account of a caller who is about to change something. It must be active."""
+    """The account of a caller who is about to change something. It must be active, and their session must go on.
+
+    Their token was verified, but what ended their session may be newer than what this process heard of it.
+    """
     account = own(db, caller)
     if not account.active:
         raise identity.account_inactive()
+    if not sessions.goes_on(db, caller.session_id):
+        raise identity.session_ended()
     return account
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from chassis import clock
-from insta.users.v1 import users_pb2
+from insta.users.v1 import sessions_pb2, users_pb2
 from services.users.accounts import Account
+from services.users.sessions import SessionRow
 
 
 def public_user(account: Account) -> users_pb2.User:
@@ -28,3 +29,16 @@ def private_user(account: Account) -> users_pb2.User:
     user.private_details.staff = bool(account.staff)
     user.private_details.superuser = bool(account.superuser)
     return user
+
+
+def session_message(session: SessionRow, current: bool) -> sessions_pb2.Session:
+    """A session as its owner sees it."""
+    return sessions_pb2.Session(
+        id=session.id,
+        create_time=clock.timestamp(session.create_time),
+        use_time=clock.timestamp(session.use_time),
+        expire_time=clock.timestamp(session.expire_time),
+        client_name=session.client_name,
+        address=session.address,
+        current=current,
+    )

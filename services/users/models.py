@@ -27,6 +27,31 @@ class User(Table):
     update_time = peewee.BigIntegerField()
 
 
+class Session(Table):
+    """Where somebody is logged in: the family of refresh tokens that began with one login.
+
+    Of a refresh token only hashes are kept: of the part that all tokens of the family share, and of the last one's own.
+    """
+
+    id = peewee.TextField(primary_key=True)
+    user_id = peewee.BigIntegerField(index=True)
+    family_hash = peewee.BlobField(unique=True)
+    token_hash = peewee.BlobField()
+    client_name = peewee.TextField()
+    address = peewee.TextField()
+    create_time = peewee.BigIntegerField()
+    use_time = peewee.BigIntegerField()
+    expire_time = peewee.BigIntegerField(index=True)
+
+
+class Throttle(Table):
+    """Wrong passwords of late, of an account for instance: a bucket that leaks."""
+
+    key = peewee.BlobField(primary_key=True)
+    empty_time = peewee.BigIntegerField(index=True)
+    open_time = peewee.BigIntegerField()
+
+
 class SigningKey(Table):
     """A private key of Ed25519 that signs access tokens. It never leaves this service."""
 

@@ -95,6 +95,6 @@ def _step_back() -> None:
 
 def _hash(password: str, salt: bytes) -> bytes:
     # The same characters can be typed as different code points (NIST SP 800-63B-4, 3.1.1.2).
-    normalized = unicodedata.normalize("NFKC", password).encode()
+    normalized = unicodedata.normalize("NFC", password).encode()
     digest = hmac.digest(salt, normalized, hashlib.sha256)
     return bcrypt.hashpw(base64.b64encode(digest), salt)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import time
 from typing import NamedTuple
 
 import jwt
 
-from chassis import identity
+from chassis import clock, identity
 from services.users.accounts import Account
 from services.users.keys import Key
+from services.users.sessions import SessionRow
 
 # Who asked for the token: the suite's own login, the only client there is.
 _CLIENT_ID = "insta"
@@ -23,9 +23,10 @@ class AccessToken(NamedTuple):
     expire_time: int
 
 
-def issue(key: Key, account: Account, lifetime: int = identity.LIFETIME_SECONDS) -> AccessToken:
-    """A token that proves who its holder is, and what they may do, for `lifetime` seconds."""
-    now = int(time.time())
+def issue(key: Key, account: Account, session: SessionRow) -> AccessToken:
+    """A token that proves who its holder is, and what they may do, for 15 minutes or until its session expires."""
+    now = clock.now() // 1_000_000
+    expire_time = min(now + identity.LIFETIME_SECONDS, session.expire_time // 1_000_000)
     roles = [
         role
         for role, held in ((identity.ROLE_STAFF, account.staff), (identity.ROLE_SUPERUSER, account.superuser))
@@ -36,12 +37,12 @@ def issue(key: Key, account: Account, lifetime: int = identity.LIFETIME_SECONDS)
         "aud": identity.AUDIENCE,
         "sub": str(account.id),
         "client_id": _CLIENT_ID,
-        "sid": secrets.token_urlsafe(12),
+        "sid": session.id,
         "jti": secrets.token_urlsafe(12),
         "iat": now,
-        "exp": now + lifetime,
+        "exp": expire_time,
         "roles": roles,
     }
     headers = {"typ": identity.TYPE, "kid": key.kid}
     text = jwt.encode(claims, key.private, algorithm=identity.ALGORITHM, headers=headers)
-    return AccessToken(text, (now + lifetime) * 1_000_000)
+    return AccessToken(text, expire_time * 1_000_000)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from chassis import errors
+from chassis import audit, errors
 from chassis.call import caller
 from chassis.errors import Reason
 from chassis.masks import masked
 from chassis.paging import Pager
 from chassis.store import Store
 from insta.users.v1 import users_pb2, users_pb2_grpc
-from services.users import accounts
+from services.users import accounts, throttle
 from services.users.messages import private_user, public_user
+from services.users.password_check import PasswordCheck
 from services.users.passwords import Passwords
 
 
 class UserServicer(users_pb2_grpc.UserServiceServicer):
-    def __init__(self, store: Store, pager: Pager, passwords: Passwords) -> None:
+    def __init__(self, store: Store, pager: Pager, passwords: Passwords, check: PasswordCheck) -> None:
         self._store = store
         self._pager = pager
         self._passwords = passwords
+        self._check = check
 
     async def CreateUser(self, request: users_pb2.CreateUserRequest, context: object) -> users_pb2.CreateUserResponse:
         account = await self._store.write(
@@ -30,6 +32,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             last_name=request.last_name,
             bio=request.bio,
         )
+        audit.record("account created", user_id=account.id)
         return users_pb2.CreateUserResponse(user=private_user(account))
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
@@ -77,9 +80,12 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, context: object) -> users_pb2.DeleteUserResponse:
         if request.user_id == caller().user_id:
             credentials = await self._store.read(accounts.credentials_of, caller())
-            if not await self._passwords.check(request.password, credentials.password_hash):
+            session = throttle.session(caller().session_id)
+            if not await self._check.matches(request.password, credentials.password_hash, session):
+                audit.record("account deletion failed", user_id=request.user_id)
                 raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, "password: is not that of the account")
         await self._store.write(accounts.delete, caller(), request.user_id)
+        audit.record("account deleted", user_id=request.user_id)
         return users_pb2.DeleteUserResponse()
 
     async def SetRoles(self, request: users_pb2.SetRolesRequest, context: object) -> users_pb2.SetRolesResponse:
@@ -90,8 +96,11 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             staff=request.staff if request.HasField("staff") else None,
             superuser=request.superuser if request.HasField("superuser") else None,
         )
+        roles = {"staff": bool(account.staff), "superuser": bool(account.superuser)}
+        audit.record("roles set", user_id=account.id, **roles)
         return users_pb2.SetRolesResponse(user=private_user(account))
 
     async def SetActive(self, request: users_pb2.SetActiveRequest, context: object) -> users_pb2.SetActiveResponse:
         account = await self._store.write(accounts.set_active, caller(), request.user_id, request.active)
+        audit.record("account activated" if request.active else "account deactivated", user_id=account.id)
         return users_pb2.SetActiveResponse(user=private_user(account))

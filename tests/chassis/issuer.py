@@ -10,6 +10,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from chassis import identity
+from chassis.identity import Verifier
+from chassis.revocation import Revocations
 
 
 class Issuer:
@@ -18,12 +20,20 @@ class Issuer:
     Attributes:
         fetches: How often the keys were asked for.
         failure: What asking for them raises, as long as it is set.
+        revocations: The sessions that have ended.
+        silence: Seconds since it was last heard which sessions have ended.
     """
 
     def __init__(self) -> None:
         self.keys = {"test-key": ed25519.Ed25519PrivateKey.generate()}
         self.fetches = 0
         self.failure: Exception | None = None
+        self.silence = 0.0
+        self.revocations = Revocations(lambda: self.silence, remember_seconds=60)
+
+    def verifier(self) -> Verifier:
+        """A new verifier of the tokens."""
+        return Verifier(self.published, self.revocations)
 
     async def published(self) -> Mapping[str, bytes]:
         """The public keys by their names, as a verifier fetches them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any
 from google.protobuf import descriptor_pool
 
 from chassis.endpoint import Admission
-from chassis.identity import Verifier
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
@@ -86,7 +86,7 @@ class Peer:
 async def running(kind: str, issuer: Issuer, max_calls: int = MAX_CALLS) -> AsyncIterator[Peer]:
     """A service that runs in this process ("local"), or on a server of its own ("remote")."""
     servicer = Posts()
-    verifier = Verifier(issuer.published)
+    verifier = issuer.verifier()
     metrics = Metrics()
     endpoints = endpoints_of(
         dict(zip(CONTRACTS, (servicer, Auth()), strict=True)), verifier, metrics, Admission(max_calls)
@@ -94,7 +94,7 @@ async def running(kind: str, issuer: Issuer, max_calls: int = MAX_CALLS) -> Asyn
     if kind == "local":
         yield Peer(servicer, LocalChannel(endpoints), metrics)
         return
-    server = Server(endpoints, verifier, metrics, max_calls=max_calls)
+    server = Server(endpoints, verifier, metrics, draining=asyncio.Event(), max_calls=max_calls)
     address = f"127.0.0.1:{await server.start('127.0.0.1:0')}"
     pool = descriptor_pool.Default()
     channel = RemoteChannel(address, [pool.FindServiceByName(name) for name in CONTRACTS])

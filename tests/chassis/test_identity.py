@@ -31,7 +31,12 @@ def issuer() -> Issuer:
 
 @pytest.fixture
 def verifier(issuer: Issuer) -> Verifier:
-    return Verifier(issuer.published)
+    return issuer.verifier()
+
+
+def holder(user_id: int, **roles: bool) -> Caller:
+    """Who holds a token of the issuer."""
+    return Caller(user_id, session_id="session", **roles)
 
 
 async def refused(verifier: Verifier, authorization: str) -> str:
@@ -42,11 +47,11 @@ async def refused(verifier: Verifier, authorization: str) -> str:
 
 
 async def test_a_good_token_tells_who_its_holder_is(issuer: Issuer, verifier: Verifier) -> None:
-    assert await verifier.verify(issuer.authorization(7)) == Caller(user_id=7)
+    assert await verifier.verify(issuer.authorization(7)) == holder(7)
 
 
 async def test_the_scheme_may_be_written_in_any_case(issuer: Issuer, verifier: Verifier) -> None:
-    assert await verifier.verify(f"bEARER {issuer.token()}") == Caller(user_id=7)
+    assert await verifier.verify(f"bEARER {issuer.token()}") == holder(7)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +63,11 @@ async def test_the_roles_of_a_token_are_its_holders(
 ) -> None:
     caller = await verifier.verify(issuer.authorization(7, *roles))
 
-    assert caller == Caller(user_id=7, staff=staff, superuser=superuser)
+    assert caller == holder(7, staff=staff, superuser=superuser)
 
 
 async def test_a_token_that_names_no_roles_has_none(issuer: Issuer, verifier: Verifier) -> None:
-    assert await verifier.verify(f"Bearer {issuer.token(issuer.claims(roles=None))}") == Caller(user_id=7)
+    assert await verifier.verify(f"Bearer {issuer.token(issuer.claims(roles=None))}") == holder(7)
 
 
 async def test_no_token_is_missing(verifier: Verifier) -> None:
@@ -208,7 +213,7 @@ async def test_a_token_that_was_changed_is_refused_or_says_the_same(issuer: Issu
             assert refusal.reason_name == "TOKEN_INVALID"  # noqa: PT017 (most are refused, but not all)
         else:
             # Base64 spells the same signature in more than one way.
-            assert caller == Caller(user_id=7)
+            assert caller == holder(7)
             assert mutant.split(".")[:2] == token.split(".")[:2]
 
 
@@ -282,7 +287,7 @@ async def test_a_new_key_is_found(issuer: Issuer, verifier: Verifier, monkeypatc
     issuer.keys["new"] = ed25519.Ed25519PrivateKey.generate()
     now += 11
 
-    assert await verifier.verify(f"Bearer {issuer.token(key=issuer.keys['new'], kid='new')}") == Caller(user_id=7)
+    assert await verifier.verify(f"Bearer {issuer.token(key=issuer.keys['new'], kid='new')}") == holder(7)
 
 
 FETCH_FAILURES = [
@@ -306,7 +311,7 @@ async def test_without_keys_a_token_is_neither_good_nor_bad(
 
     issuer.failure = None
     now += 1.1
-    assert await verifier.verify(issuer.authorization()) == Caller(user_id=7)
+    assert await verifier.verify(issuer.authorization()) == holder(7)
 
 
 async def test_a_key_that_could_not_be_asked_for_is_not_unknown(
@@ -325,7 +330,7 @@ async def test_a_key_that_could_not_be_asked_for_is_not_unknown(
 
     issuer.failure = None
     now += 1.1
-    assert await verifier.verify(f"Bearer {token}") == Caller(user_id=7)
+    assert await verifier.verify(f"Bearer {token}") == holder(7)
 
 
 async def test_who_gives_up_while_the_keys_are_fetched_fails_nobody_else(issuer: Issuer) -> None:
@@ -337,14 +342,14 @@ async def test_who_gives_up_while_the_keys_are_fetched_fails_nobody_else(issuer:
         await answered.wait()
         return await issuer.published()
 
-    verifier = Verifier(slow)
+    verifier = Verifier(slow, issuer.revocations)
     impatient = asyncio.ensure_future(verifier.verify(issuer.authorization(1)))
     patient = asyncio.ensure_future(verifier.verify(issuer.authorization(2)))
     await asked.wait()
     impatient.cancel()
     answered.set()
 
-    assert await patient == Caller(user_id=2)
+    assert await patient == holder(2)
 
 
 def encoded(part: Any) -> str:

@@ -19,7 +19,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from chassis import errors
-from chassis.identity import Verifier
 from chassis.metrics import Metrics
 from chassis.server import Server, endpoints_of, hold_port, is_loopback
 from insta.posts.v1 import posts_pb2
@@ -66,6 +65,12 @@ def health(channel: grpc.aio.Channel) -> Any:
     return health_pb2_grpc.HealthStub(channel)
 
 
+def lone_server(issuer: Issuer, shares_port: bool) -> Server:
+    """A server without methods of its own."""
+    draining = asyncio.Event()
+    return Server({}, issuer.verifier(), Metrics(), draining=draining, max_calls=1, shares_port=shares_port)
+
+
 class Gate:
     """A script that answers when it is opened.
 
@@ -97,7 +102,7 @@ def test_a_method_that_declares_no_access_is_not_served() -> None:
             return request
 
     with pytest.raises(ValueError, match=r"tests\.v1\.OpenService\.Enter"):
-        endpoints_of({"tests.v1.OpenService": OpenServicer()}, Verifier(Issuer().published), Metrics(), None)
+        endpoints_of({"tests.v1.OpenService": OpenServicer()}, Issuer().verifier(), Metrics(), None)
 
 
 @pytest.mark.parametrize("service", ["", *CONTRACTS])
@@ -354,7 +359,9 @@ async def test_channelz_says_that_it_knows_nothing_of_an_id(channel: grpc.aio.Ch
 @pytest.mark.parametrize("shares_port", [False, True])
 async def test_a_port_that_is_taken_is_refused(issuer: Issuer, shares_port: bool) -> None:
     async with listening(shares_port=False) as address:
-        server = Server({}, Verifier(issuer.published), Metrics(), max_calls=1, shares_port=shares_port)
+        server = Server(
+            {}, issuer.verifier(), Metrics(), draining=asyncio.Event(), max_calls=1, shares_port=shares_port
+        )
 
         with pytest.raises(OSError, match=address):
             await server.start(address)
@@ -418,7 +425,7 @@ def test_only_addresses_of_this_machine_are_loopback(address: str, expected: boo
 @asynccontextmanager
 async def listening(*, shares_port: bool, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """A server without services of its own. Its address."""
-    server = Server({}, Verifier(Issuer().published), Metrics(), max_calls=1, shares_port=shares_port)
+    server = lone_server(Issuer(), shares_port)
     port = await server.start(address)
     try:
         yield f"127.0.0.1:{port}"

@@ -1,0 +1,93 @@
+"""Follows the event log of a service in memory: from a moment before its start, and storing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from chassis import errors, logs
+
+_SECONDS_AFTER_FAILURE = 0.5
+
+log = logs.get(__name__)
+
+
+class Batch(Protocol):
+    """An answer of a log: its events, where to read on, and the name of the log."""
+
+    @property
+    def events(self) -> Sequence[Any]: ...
+    @property
+    def next_offset(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+
+
+class Follower:
+    """Passes each event of a log on as it happens.
+
+    Args:
+        name: Of the log, in log lines.
+        read: Answers the events after an offset, or from its own start time on if the offset is 0; waits for one.
+        apply: Takes an event. May get one again, after the log was replaced by an older copy of itself.
+    """
+
+    def __init__(self, name: str, read: Callable[[int], Awaitable[Batch]], apply: Callable[[Any], None]) -> None:
+        self._name = name
+        self._read = read
+        self._apply = apply
+        self._offset = 0
+        self._epoch = ""
+        self._heard_at = float("-inf")
+        self._first_heard = asyncio.Event()
+
+    @property
+    def heard(self) -> bool:
+        """Whether the log was heard once."""
+        return self._first_heard.is_set()
+
+    def age(self) -> float:
+        """Seconds since the log was last heard; infinite until it was."""
+        return time.monotonic() - self._heard_at
+
+    async def wait_until_heard(self, seconds: float) -> bool:
+        """Wait until the log was heard once. False: it was not in this time."""
+        try:
+            await asyncio.wait_for(self._first_heard.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Follow until cancelled. What goes wrong is logged and tried again: no event is passed over."""
+        well = True
+        while True:
+            try:
+                await self._follow_on()
+                well = True
+            except (grpc.aio.AioRpcError, errors.Error) as failure:
+                if well:
+                    log.warning("event log cannot be read", log=self._name, error=repr(failure))
+                well = False
+                await asyncio.sleep(_SECONDS_AFTER_FAILURE)
+            except Exception:
+                log.exception("event cannot be applied", log=self._name, offset=self._offset)
+                await asyncio.sleep(_SECONDS_AFTER_FAILURE)
+
+    async def _follow_on(self) -> None:
+        began = time.monotonic()
+        batch = await self._read(self._offset)
+        if self._offset and batch.epoch != self._epoch:
+            log.warning("event log was replaced; reading it from the start", log=self._name)
+            self._offset = 0
+            return
+        for event in batch.events:
+            self._apply(event)
+        self._offset, self._epoch = batch.next_offset, batch.epoch
+        # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
+        self._heard_at = began
+        self._first_heard.set()

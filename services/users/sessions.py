@@ -1,0 +1,198 @@
+"""Sessions: each begins with a login, lives on refresh tokens that work once, and ends 30 days later at the latest.
+
+A refresh token has two parts: one that names the session, the same in all its tokens, and 256 random bits that are new
+each time. Who shows the first with other than the last of the second has a token that was used: it was copied, and the
+session ends (RFC 9700, section 4.14.2).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from typing import NamedTuple
+
+from chassis import clock, errors, events
+from chassis.errors import Reason
+from chassis.query import compiled, param
+from chassis.store import Database
+from insta.users.v1 import events_pb2
+from services.users.models import Session
+
+LIFETIME_MICROS = 30 * 24 * 3600 * 1_000_000
+MOST_PER_USER = 50
+_FAMILY_SIZE = 16
+_OWN_SIZE = 32
+_CLIENT_NAME_LIMIT = 100
+
+
+class SessionRow(NamedTuple):
+    """A row of `Session`, without its hashes."""
+
+    id: str
+    user_id: int
+    client_name: str
+    address: str
+    create_time: int
+    use_time: int
+    expire_time: int
+
+
+class RefreshToken(NamedTuple):
+    """The two parts of a refresh token."""
+
+    family: bytes
+    own: bytes
+
+    @property
+    def text(self) -> str:
+        """The token as it travels: 64 characters."""
+        return base64.urlsafe_b64encode(self.family + self.own).decode()
+
+
+_columns = [getattr(Session, name) for name in SessionRow._fields]
+_insert = compiled(
+    Session.insert(
+        id=param("id"),
+        user_id=param("user_id"),
+        family_hash=param("family_hash"),
+        token_hash=param("token_hash"),
+        client_name=param("client_name"),
+        address=param("address"),
+        create_time=param("now"),
+        use_time=param("now"),
+        expire_time=param("expire_time"),
+    ).returning(*_columns),
+    row=SessionRow,
+)
+_by_family = compiled(
+    Session.select(*_columns).where(Session.family_hash == param("family_hash"), Session.expire_time > param("now")),
+    row=SessionRow,
+)
+_rotate = compiled(
+    Session.update(token_hash=param("new"), use_time=param("now"), address=param("address"))
+    .where(Session.id == param("id"), Session.token_hash == param("old"))
+    .returning(*_columns),
+    row=SessionRow,
+)
+_of_user = compiled(
+    Session.select(*_columns)
+    .where(Session.user_id == param("user_id"), Session.expire_time > param("now"))
+    .order_by(Session.use_time.desc(), Session.id),
+    row=SessionRow,
+)
+_expire_time = compiled(Session.select(Session.expire_time).where(Session.id == param("id")))
+_delete = compiled(Session.delete().where(Session.id == param("id"), Session.user_id == param("user_id")))
+_delete_all = compiled(Session.delete().where(Session.user_id == param("user_id")).returning(Session.id))
+_delete_expired = compiled(Session.delete().where(Session.expire_time <= param("now")))
+
+
+def begin(
+    db: Database, user_id: int, client_name: str, address: str, lifetime: int = LIFETIME_MICROS
+) -> tuple[SessionRow, RefreshToken]:
+    """Begin a session of `lifetime` microseconds. Beyond `MOST_PER_USER` the one that would expire first ends."""
+    now = clock.now()
+    _delete_expired.run(db, now=now)
+    others = sorted(_of_user.all(db, user_id=user_id, now=now), key=lambda session: session.expire_time)
+    for surplus in others[: max(len(others) - MOST_PER_USER + 1, 0)]:
+        end(db, user_id, surplus.id)
+    token = RefreshToken(secrets.token_bytes(_FAMILY_SIZE), secrets.token_bytes(_OWN_SIZE))
+    session = _insert.one(
+        db,
+        id=secrets.token_urlsafe(12),
+        user_id=user_id,
+        family_hash=_hash(token.family),
+        token_hash=_hash(token.own),
+        client_name=client_name[:_CLIENT_NAME_LIMIT],
+        address=address,
+        now=now,
+        expire_time=now + lifetime,
+    )
+    assert session is not None
+    return session, token
+
+
+def find(db: Database, token: RefreshToken) -> SessionRow:
+    """The session that a refresh token belongs to, used or not.
+
+    Raises:
+        Unauthenticated: there is none, or no longer.
+    """
+    session = _by_family.one(db, family_hash=_hash(token.family), now=clock.now())
+    if session is None:
+        raise token_invalid()
+    return session
+
+
+def rotate(
+    db: Database, session: SessionRow, token: RefreshToken, address: str
+) -> tuple[SessionRow, RefreshToken] | None:
+    """Put the next refresh token in the place of one. None: it is not the session's last."""
+    following = token._replace(own=secrets.token_bytes(_OWN_SIZE))
+    rotated = _rotate.one(
+        db, id=session.id, old=_hash(token.own), new=_hash(following.own), now=clock.now(), address=address
+    )
+    return None if rotated is None else (rotated, following)
+
+
+def of_user(db: Database, user_id: int) -> list[SessionRow]:
+    """Somebody's sessions, the last used first."""
+    return _of_user.all(db, user_id=user_id, now=clock.now())
+
+
+def goes_on(db: Database, session_id: str) -> bool:
+    """Whether a session has not ended."""
+    row = _expire_time.one(db, id=session_id)
+    return row is not None and row[0] > clock.now()
+
+
+def end(db: Database, user_id: int, session_id: str) -> bool:
+    """End a session of a user. False: they have none with this id."""
+    if not _delete.run(db, id=session_id, user_id=user_id):
+        return False
+    _tell(db, user_id, [session_id])
+    return True
+
+
+def end_all(db: Database, user_id: int) -> list[str]:
+    """End all sessions of a user. Returns their ids."""
+    ended = [row[0] for row in _delete_all.all(db, user_id=user_id)]
+    if ended:
+        _tell(db, user_id, ended)
+    return ended
+
+
+def refresh_token(text: str) -> RefreshToken:
+    """The parts of a refresh token.
+
+    Raises:
+        Unauthenticated: the text cannot be one.
+    """
+    try:
+        raw = base64.b64decode(text, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise token_invalid() from None
+    if len(raw) != _FAMILY_SIZE + _OWN_SIZE:
+        raise token_invalid()
+    return RefreshToken(raw[:_FAMILY_SIZE], raw[_FAMILY_SIZE:])
+
+
+def token_invalid() -> errors.Unauthenticated:
+    """The refresh token is not the last one of a session that goes on."""
+    text = "refresh_token: was used before, or its session has ended; log in again"
+    return errors.Unauthenticated(Reason.REASON_REFRESH_TOKEN_INVALID, text)
+
+
+def not_found(session_id: str) -> errors.NotFound:
+    """The caller has no such session."""
+    return errors.NotFound(Reason.REASON_SESSION_NOT_FOUND, f"session_id: you have no session {session_id}")
+
+
+def _tell(db: Database, user_id: int, session_ids: list[str]) -> None:
+    ended = events_pb2.SessionsEnded(user_id=user_id, session_ids=session_ids)
+    events.append(db, events_pb2.Event(sessions_ended=ended))
+
+
+def _hash(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()

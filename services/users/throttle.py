@@ -1,0 +1,138 @@
+"""Wrong passwords make the next try wait: of an account, from an address, in a session. All processes share the counts.
+
+An attempt counts as a failure from its beginning until it succeeds, so that many at once get no further than one by
+one. Failures leak away with time. A session that goes on needs no password: nobody is locked out of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from chassis import clock, errors
+from chassis.errors import Reason
+from chassis.query import compiled, param
+from chassis.store import Database
+from services.users.models import Throttle
+
+_LONGEST_DELAY_SECONDS = 15 * 60
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a kind of failures is counted.
+
+    Attributes:
+        name: What is counted.
+        free: So many failures make nobody wait. Each further one doubles the delay, from one second to 15 minutes.
+        leak_seconds: How soon one of them is forgotten.
+    """
+
+    name: str
+    free: int
+    leak_seconds: int
+
+
+# At the longest delay as many failures are forgotten as are added: about 100 guesses a day.
+ACCOUNT = Rule("account", free=5, leak_seconds=15 * 60)
+# Many people may share an address.
+ADDRESS = Rule("address", free=100, leak_seconds=10)
+# Who confirms something with their password is logged in already.
+SESSION = Rule("session", free=5, leak_seconds=15 * 60)
+
+
+class Subject(NamedTuple):
+    """What failures are counted of: an account, an address or a session."""
+
+    rule: Rule
+    name: str
+
+    @property
+    def key(self) -> bytes:
+        # People type passwords where names belong: what was typed is not stored.
+        return hashlib.blake2b(f"{self.rule.name}\0{self.name}".encode(), digest_size=16).digest()
+
+
+def account(user_id: int) -> Subject:
+    """The failures to log in to an account."""
+    return Subject(ACCOUNT, f"id {user_id}")
+
+
+def unknown(login: str) -> Subject:
+    """The failures to log in with a name that nobody has: they are counted as if somebody had it."""
+    return Subject(ACCOUNT, f"name {login.casefold()}")
+
+
+def address(text: str) -> Subject:
+    """The failures from an IP address; of version 6, from its network, which one client has all of."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return Subject(ADDRESS, text)
+    network = ipaddress.ip_network((ip, 64), strict=False) if ip.version == 6 else ip
+    return Subject(ADDRESS, str(network))
+
+
+def session(session_id: str) -> Subject:
+    """The failures to confirm something by one's password."""
+    return Subject(SESSION, session_id)
+
+
+class _Bucket(NamedTuple):
+    empty_time: int
+    open_time: int
+
+
+_get = compiled(
+    Throttle.select(Throttle.empty_time, Throttle.open_time).where(Throttle.key == param("key")), row=_Bucket
+)
+_put = compiled(
+    Throttle.insert(key=param("key"), empty_time=param("empty_time"), open_time=param("open_time")).on_conflict(
+        conflict_target=[Throttle.key], preserve=[Throttle.empty_time, Throttle.open_time]
+    )
+)
+_delete = compiled(Throttle.delete().where(Throttle.key == param("key")))
+_delete_empty = compiled(Throttle.delete().where(Throttle.empty_time <= param("now")))
+
+
+def begin(db: Database, subjects: Sequence[Subject]) -> None:
+    """Count an attempt as a failure of each subject, until `succeed` or `undo`.
+
+    Raises:
+        ResourceExhausted: one of them has to wait. Nothing was counted.
+    """
+    now = clock.now()
+    _delete_empty.run(db, now=now)
+    buckets = {subject: _get.one(db, key=subject.key) or _Bucket(now, now) for subject in subjects}
+    wait = max(bucket.open_time for bucket in buckets.values()) - now
+    if wait > 0:
+        seconds = wait / 1e6
+        text = f"too many wrong passwords of late; try again in {math.ceil(seconds)} seconds"
+        raise errors.ResourceExhausted(Reason.REASON_TOO_MANY_FAILURES, text, retry_after=seconds)
+    for subject, bucket in buckets.items():
+        leak = subject.rule.leak_seconds * 1_000_000
+        empty_time = bucket.empty_time + leak
+        doublings = (empty_time - now) // leak - subject.rule.free
+        delay = min(2**doublings, _LONGEST_DELAY_SECONDS) if doublings >= 0 else 0
+        _put.run(db, key=subject.key, empty_time=empty_time, open_time=now + delay * 1_000_000)
+
+
+def succeed(db: Database, owner: Subject, others: Sequence[Subject]) -> None:
+    """An attempt succeeded: forget all failures of the owner, and count it no more as one of the others."""
+    _delete.run(db, key=owner.key)
+    undo(db, others)
+
+
+def undo(db: Database, subjects: Sequence[Subject]) -> None:
+    """Count an attempt no more."""
+    now = clock.now()
+    for subject in subjects:
+        bucket = _get.one(db, key=subject.key)
+        if bucket is not None:
+            empty_time = bucket.empty_time - subject.rule.leak_seconds * 1_000_000
+            # Nobody waited when the attempt began, or it would not have.
+            _put.run(db, key=subject.key, empty_time=empty_time, open_time=now)
