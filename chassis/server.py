@@ -282,6 +282,8 @@ def _incoming(
     deadline = asyncio.get_running_loop().time() + seconds
     origin = functools.partial(_origin, context, metadata, internal)
     call = Call(path, authorization, deadline, trace_id or new_trace_id(), origin)
+    if callers is not None:
+        call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call
 
