@@ -175,7 +175,7 @@ def test_a_part_answers_only_those_whose_certificate_is_of_an_allowed_caller(
 
 
 def test_a_part_sees_no_key_but_its_own(containers: Containers) -> None:
-    listing = 'find /etc/insta/tls -name "*.key"'
+    listing = 'cd / && find /etc/insta/tls -name "*.key"'
 
     seen = {
         part: containers.compose("exec", "-T", part, "sh", "-c", listing).split()
