@@ -17,6 +17,7 @@ import grpc
 from google.protobuf import descriptor, descriptor_pb2, message, message_factory
 
 from chassis import access, errors, logs, validation
+from chassis.access import Access
 from chassis.call import Call, current
 from chassis.errors import Reason
 from chassis.identity import Verifier
@@ -85,7 +86,9 @@ class Endpoint:
         self._callers = callers
         self._handler = handler
         self._verifier = verifier
-        self.admission = admission or Admission(math.inf)
+        # Who reads an event log waits most of the time, and others rely on its news: busy servers do not turn it away.
+        for_services = self._access == Access.ACCESS_SERVICE
+        self.admission = Admission(math.inf) if admission is None or for_services else admission
         self._metrics: MethodMetrics = metrics.method(service, method.name)
         validation.warm_up(self._request_class)
 

@@ -12,6 +12,7 @@ import grpc
 from chassis import errors, logs
 
 _SECONDS_AFTER_FAILURE = 0.5
+_LIMIT = 1000
 
 log = logs.get(__name__)
 
@@ -32,11 +33,11 @@ class Follower:
 
     Args:
         name: Of the log, in log lines.
-        read: Answers the events after an offset, or from its own start time on if the offset is 0; waits for one.
+        read: Answers so many events after an offset, or from its own start time on if the offset is 0; waits for one.
         apply: Takes an event. May get one again, after the log was replaced by an older copy of itself.
     """
 
-    def __init__(self, name: str, read: Callable[[int], Awaitable[Batch]], apply: Callable[[Any], None]) -> None:
+    def __init__(self, name: str, read: Callable[[int, int], Awaitable[Batch]], apply: Callable[[Any], None]) -> None:
         self._name = name
         self._read = read
         self._apply = apply
@@ -47,11 +48,11 @@ class Follower:
 
     @property
     def heard(self) -> bool:
-        """Whether the log was heard once."""
+        """Whether the log was heard to its end once."""
         return self._first_heard.is_set()
 
     def age(self) -> float:
-        """Seconds since the log was last heard; infinite until it was."""
+        """Seconds since the log was last heard to its end; infinite until it was."""
         return time.monotonic() - self._heard_at
 
     async def wait_until_heard(self, seconds: float) -> bool:
@@ -80,7 +81,7 @@ class Follower:
 
     async def _follow_on(self) -> None:
         began = time.monotonic()
-        batch = await self._read(self._offset)
+        batch = await self._read(self._offset, _LIMIT)
         if self._offset and batch.epoch != self._epoch:
             log.warning("event log was replaced; reading it from the start", log=self._name)
             self._offset = 0
@@ -88,6 +89,7 @@ class Follower:
         for event in batch.events:
             self._apply(event)
         self._offset, self._epoch = batch.next_offset, batch.epoch
-        # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
-        self._heard_at = began
-        self._first_heard.set()
+        if len(batch.events) < _LIMIT:
+            # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
+            self._heard_at = began
+            self._first_heard.set()

@@ -36,7 +36,6 @@ _KEYS_TIMEOUT_SECONDS = 3.0
 # How long a question for events waits for one, and how much longer for its answer.
 _EVENTS_WAIT_SECONDS = 5
 _EVENTS_MARGIN_SECONDS = 3.0
-_EVENTS_LIMIT = 1000
 # A token that lives longer than what is remembered of ended sessions would come back to life.
 _REVOKED_SECONDS = identity.LIFETIME_SECONDS + 12 * identity.LEEWAY_SECONDS
 _FIRST_NEWS_SECONDS = 5.0
@@ -146,12 +145,12 @@ class Assembly:
         published = await stub.GetKeySet(auth_pb2.GetKeySetRequest(), timeout=_KEYS_TIMEOUT_SECONDS)
         return {key.kid: key.x for key in published.keys}
 
-    async def _read_user_events(self, offset: int) -> events_pb2.ReadEventsResponse:
+    async def _read_user_events(self, offset: int, limit: int) -> events_pb2.ReadEventsResponse:
         stub = events_pb2_grpc.EventServiceStub(self._channels["users"])
         request = events_pb2.ReadEventsRequest(
             offset=offset,
             start_time=clock.timestamp(self._first_event_time),
-            limit=_EVENTS_LIMIT,
+            limit=limit,
             wait=duration_pb2.Duration(seconds=_EVENTS_WAIT_SECONDS),
         )
         # The first question waits for nothing: it tells that the users service is there.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def create(
         )
 
     account = _with_users(settings, store)
-    audit.record("superuser created", user_id=account.id, operator=getpass.getuser())
+    audit.record("superuser created", user_id=account.id, operator_uid=os.getuid())
     click.echo(f"created the superuser {account.username} with the id {account.id}")
 
 
@@ -91,7 +91,7 @@ def rotate(settings: Settings) -> None:
     """Publish a new key. It signs in 20 seconds, when all verifiers can know it; the old ones are kept for what they
     signed."""
     key = _with_users(settings, lambda users: users.write_now(keys.rotate))
-    audit.record("signing key rotated", kid=key.kid, operator=getpass.getuser())
+    audit.record("signing key rotated", kid=key.kid, operator_uid=os.getuid())
     click.echo(f"published the key {key.kid}; it signs in {keys.LEAD_MICROS // 1_000_000} seconds")
 
 

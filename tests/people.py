@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+import jwt
 from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -45,18 +48,28 @@ class Person:
 
     Attributes:
         id: Of their account; 0 for a stranger without one.
+        token, refresh_token: Of their session.
         accounts, profiles, posts, admin: The public API as they see it.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, user_id: int = 0, username: str = "", token: str = "") -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, user_id: int = 0, username: str = "", token: str = "", refresh_token: str = ""
+    ) -> None:
         self.id = user_id
         self.username = username
         self.token = token
+        self.refresh_token = refresh_token
         self.channel = WithToken(channel, token)
         self.accounts = accounts_pb2_grpc.AccountServiceStub(self.channel)
         self.profiles = profiles_pb2_grpc.ProfileServiceStub(self.channel)
         self.posts = posts_pb2_grpc.PostServiceStub(self.channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
+
+    @property
+    def session_id(self) -> str:
+        """The session that the token belongs to."""
+        session_id: str = jwt.decode(self.token, options={"verify_signature": False})["sid"]
+        return session_id
 
     async def post(self, title: str = "First light", **fields: Any) -> posts_pb2.Post:
         """Write a post."""
@@ -112,7 +125,7 @@ class People:
     async def log_in(self, username: str, password: str = PASSWORD) -> Person:
         """Somebody who has an account."""
         login = await self.stranger.accounts.Login(accounts_pb2.LoginRequest(login=username, password=password))
-        return Person(self.channel, login.account.id, login.account.username, login.access_token)
+        return Person(self.channel, login.account.id, login.account.username, login.access_token, login.refresh_token)
 
     async def superuser(self) -> Person:
         """Who may do everything."""
@@ -153,3 +166,14 @@ async def failure(call: Any) -> Failure:
     except grpc.aio.AioRpcError as error:
         return Failure(error)
     raise AssertionError(f"the call succeeded: {response}")
+
+
+async def refused_soon(call: Callable[[], Any]) -> Failure:
+    """How a call fails once it does, within the second that news of an ended session has, and some patience."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await call()
+            except grpc.aio.AioRpcError as error:
+                return Failure(error)
+            await asyncio.sleep(0.01)

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import peewee
 
-from chassis import clock, errors, events, identity
+from chassis import clock, errors, identity
 from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
-from insta.users.v1 import events_pb2
-from services.users import sessions
+from services.users import sessions, user_events
 from services.users.models import User
 
 
@@ -280,7 +279,7 @@ def delete(db: Database, caller: Caller, user_id: int) -> None:
     _keep_a_superuser(db, account)
     sessions.end_all(db, user_id)
     _delete.run(db, id=user_id)
-    events.append(db, events_pb2.Event(user_deleted=events_pb2.UserDeleted(user_id=user_id)))
+    user_events.user_deleted(db, user_id)
 
 
 def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None, superuser: bool | None) -> Account:

@@ -22,11 +22,10 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def Login(self, request: auth_pb2.LoginRequest, context: object) -> auth_pb2.LoginResponse:
         origin = call.origin()
         credentials = await self._store.read(accounts.credentials_for, request.login)
-        stored = None if credentials is None else credentials.password_hash
         owner = throttle.unknown(request.login) if credentials is None else throttle.account(credentials.user_id)
-        correct = await self._check.matches(request.password, stored, owner, throttle.address(origin.address))
+        correct = await self._check.matches(request.password, credentials, owner, throttle.address(origin.address))
         if not correct or credentials is None:
-            audit.record("login failed", user_id=None if credentials is None else credentials.user_id)
+            audit.record("login failed", user_id=credentials and credentials.user_id)
             raise logins.wrong_credentials()
         stronger = await self._passwords.strengthened(request.password, credentials.password_hash)
         client_name = request.client_name or origin.user_agent
@@ -46,7 +45,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     ) -> auth_pb2.ChangePasswordResponse:
         credentials = await self._store.read(accounts.credentials_of, caller())
         session = throttle.session(caller().session_id)
-        correct = await self._check.matches(request.current_password, credentials.password_hash, session)
+        correct = await self._check.matches(request.current_password, credentials, session)
         if not correct or not await self._store.write(
             accounts.set_password, caller(), credentials, await self._passwords.hash(request.new_password)
         ):

@@ -1,10 +1,14 @@
-"""Whether somebody knows a password, and how often they may try."""
+"""Whether somebody knows the password of an account, and how often they may try."""
 
 from __future__ import annotations
 
-from chassis import errors
+import math
+
+from chassis import audit, errors
+from chassis.errors import Reason
 from chassis.store import Store
 from services.users import throttle
+from services.users.accounts import Credentials
 from services.users.passwords import Passwords
 from services.users.throttle import Subject
 
@@ -21,19 +25,23 @@ class PasswordCheck:
         self._passwords = passwords
         self._throttled = throttled
 
-    async def matches(self, password: str, stored: bytes | None, owner: Subject, *others: Subject) -> bool:
-        """Whether a password is the one whose hash was stored. It takes as long if there is none.
+    async def matches(self, password: str, credentials: Credentials | None, owner: Subject, *others: Subject) -> bool:
+        """Whether a password is that of an account. It takes as long if there is no account.
 
         Args:
-            owner: Whose password it is. Once it was right, their failures are forgiven.
+            owner: Whose failures are forgiven once the password was right.
             others: Who must not fail too often either, whoever's password it is.
 
         Raises:
             ResourceExhausted: somebody has to wait, or too many passwords are being checked.
         """
+        stored = None if credentials is None else credentials.password_hash
         if not self._throttled:
             return await self._passwords.check(password, stored)
-        await self._store.write(throttle.begin, [owner, *others])
+        if wait := await self._store.write(throttle.begin, [owner, *others]):
+            audit.record("password not looked at", user_id=credentials and credentials.user_id, wait_seconds=wait)
+            text = f"too many wrong passwords of late; try again in {math.ceil(wait)} seconds"
+            raise errors.ResourceExhausted(Reason.REASON_TOO_MANY_FAILURES, text, retry_after=wait)
         try:
             correct = await self._passwords.check(password, stored)
         except errors.ResourceExhausted:

@@ -13,11 +13,11 @@ import hashlib
 import secrets
 from typing import NamedTuple
 
-from chassis import clock, errors, events
+from chassis import clock, errors
 from chassis.errors import Reason
 from chassis.query import compiled, param
 from chassis.store import Database
-from insta.users.v1 import events_pb2
+from services.users import user_events
 from services.users.models import Session
 
 LIFETIME_MICROS = 30 * 24 * 3600 * 1_000_000
@@ -151,7 +151,7 @@ def end(db: Database, user_id: int, session_id: str) -> bool:
     """End a session of a user. False: they have none with this id."""
     if not _delete.run(db, id=session_id, user_id=user_id):
         return False
-    _tell(db, user_id, [session_id])
+    user_events.sessions_ended(db, user_id, [session_id])
     return True
 
 
@@ -159,7 +159,7 @@ def end_all(db: Database, user_id: int) -> list[str]:
     """End all sessions of a user. Returns their ids."""
     ended = [row[0] for row in _delete_all.all(db, user_id=user_id)]
     if ended:
-        _tell(db, user_id, ended)
+        user_events.sessions_ended(db, user_id, ended)
     return ended
 
 
@@ -187,11 +187,6 @@ def token_invalid() -> errors.Unauthenticated:
 def not_found(session_id: str) -> errors.NotFound:
     """The caller has no such session."""
     return errors.NotFound(Reason.REASON_SESSION_NOT_FOUND, f"session_id: you have no session {session_id}")
-
-
-def _tell(db: Database, user_id: int, session_ids: list[str]) -> None:
-    ended = events_pb2.SessionsEnded(user_id=user_id, session_ids=session_ids)
-    events.append(db, events_pb2.Event(sessions_ended=ended))
 
 
 def _hash(secret: bytes) -> bytes:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from chassis import clock, errors
-from chassis.errors import Reason
+from chassis import clock
 from chassis.query import compiled, param
 from chassis.store import Database
 from services.users.models import Throttle
@@ -99,26 +97,24 @@ _delete = compiled(Throttle.delete().where(Throttle.key == param("key")))
 _delete_empty = compiled(Throttle.delete().where(Throttle.empty_time <= param("now")))
 
 
-def begin(db: Database, subjects: Sequence[Subject]) -> None:
+def begin(db: Database, subjects: Sequence[Subject]) -> float:
     """Count an attempt as a failure of each subject, until `succeed` or `undo`.
 
-    Raises:
-        ResourceExhausted: one of them has to wait. Nothing was counted.
+    Returns the seconds that one of them has to wait before; then nothing was counted.
     """
     now = clock.now()
     _delete_empty.run(db, now=now)
     buckets = {subject: _get.one(db, key=subject.key) or _Bucket(now, now) for subject in subjects}
     wait = max(bucket.open_time for bucket in buckets.values()) - now
     if wait > 0:
-        seconds = wait / 1e6
-        text = f"too many wrong passwords of late; try again in {math.ceil(seconds)} seconds"
-        raise errors.ResourceExhausted(Reason.REASON_TOO_MANY_FAILURES, text, retry_after=seconds)
+        return wait / 1e6
     for subject, bucket in buckets.items():
         leak = subject.rule.leak_seconds * 1_000_000
         empty_time = bucket.empty_time + leak
         doublings = (empty_time - now) // leak - subject.rule.free
         delay = min(2**doublings, _LONGEST_DELAY_SECONDS) if doublings >= 0 else 0
         _put.run(db, key=subject.key, empty_time=empty_time, open_time=now + delay * 1_000_000)
+    return 0.0
 
 
 def succeed(db: Database, owner: Subject, others: Sequence[Subject]) -> None:

@@ -75,13 +75,14 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         if "private_details.email" in changes:
             changes["email"] = changes.pop("private_details.email")
         account = await self._store.write(accounts.update, caller(), user.id, changes)
+        audit.record("account changed", user_id=account.id, fields=sorted(changes))
         return users_pb2.UpdateUserResponse(user=private_user(account))
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, context: object) -> users_pb2.DeleteUserResponse:
         if request.user_id == caller().user_id:
             credentials = await self._store.read(accounts.credentials_of, caller())
             session = throttle.session(caller().session_id)
-            if not await self._check.matches(request.password, credentials.password_hash, session):
+            if not await self._check.matches(request.password, credentials, session):
                 audit.record("account deletion failed", user_id=request.user_id)
                 raise errors.PermissionDenied(Reason.REASON_WRONG_PASSWORD, "password: is not that of the account")
         await self._store.write(accounts.delete, caller(), request.user_id)

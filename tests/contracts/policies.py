@@ -15,6 +15,7 @@ NOT_OWNER = "PERMISSION_DENIED NOT_OWNER"
 STAFF_ONLY = "PERMISSION_DENIED STAFF_ONLY"
 SUPERUSER_ONLY = "PERMISSION_DENIED SUPERUSER_ONLY"
 WRONG_PASSWORD = "PERMISSION_DENIED WRONG_PASSWORD"
+SESSION_NOT_FOUND = "NOT_FOUND SESSION_NOT_FOUND"
 
 # The fields of a request.
 Request = Callable[[Scenario], Mapping[str, Any]]
@@ -50,6 +51,11 @@ def _everybody(method: str, request: Request) -> Policy:
     return Policy(method, request, nobody=OK)
 
 
+def _services(method: str, request: Request) -> Policy:
+    """For services: it makes no difference whose token they send."""
+    return Policy(method, request, nobody=OK)
+
+
 def _users(method: str, request: Request) -> Policy:
     return Policy(method, request)
 
@@ -57,6 +63,11 @@ def _users(method: str, request: Request) -> Policy:
 def _owner(method: str, request: Request, **others: str) -> Policy:
     refused = dict.fromkeys(("stranger", "host", "staff", "superuser"), NOT_OWNER)
     return Policy(method, request, **{**refused, **others})
+
+
+def _sessions_owner(method: str, request: Request) -> Policy:
+    others = dict.fromkeys(("stranger", "host", "staff", "superuser"), SESSION_NOT_FOUND)
+    return Policy(method, request, **others)
 
 
 def _staff(method: str, request: Request, **others: str) -> Policy:
@@ -84,6 +95,14 @@ def _login(s: Scenario) -> Mapping[str, Any]:
 
 def _passwords(_: Scenario) -> Mapping[str, Any]:
     return {"current_password": PASSWORD, "new_password": "another battery staple"}
+
+
+def _refresh_token(s: Scenario) -> Mapping[str, Any]:
+    return {"refresh_token": s.owner.refresh_token}
+
+
+def _this_session(s: Scenario) -> Mapping[str, Any]:
+    return {"session_id": s.owner.session_id}
 
 
 def _this_user(s: Scenario) -> Mapping[str, Any]:
@@ -134,6 +153,11 @@ POLICIES = (
     # The public API.
     _everybody("insta.gateway.v1.AccountService/Register", _new_account),
     _everybody("insta.gateway.v1.AccountService/Login", _login),
+    _everybody("insta.gateway.v1.AccountService/RefreshSession", _refresh_token),
+    _users("insta.gateway.v1.AccountService/Logout", _nothing),
+    _users("insta.gateway.v1.AccountService/LogoutEverywhere", _nothing),
+    _users("insta.gateway.v1.AccountService/ListSessions", _nothing),
+    _sessions_owner("insta.gateway.v1.AccountService/RevokeSession", _this_session),
     _users("insta.gateway.v1.AccountService/GetAccount", _nothing),
     _users("insta.gateway.v1.AccountService/UpdateAccount", lambda _: {"account": {"bio": "Changed"}}),
     _users("insta.gateway.v1.AccountService/DeleteAccount", lambda _: {"password": PASSWORD}),
@@ -174,10 +198,30 @@ POLICIES = (
         case="a superuser",
     ),
     _superusers("insta.gateway.v1.AdminService/SetUserRoles", _promotion),
+    _staff("insta.gateway.v1.AdminService/RevokeUserSessions", _this_user),
+    _staff(
+        "insta.gateway.v1.AdminService/RevokeUserSessions",
+        lambda s: {"user_id": s.superuser.id},
+        staff=SUPERUSER_ONLY,
+        case="a superuser",
+    ),
     # Accounts and passwords.
     _everybody("insta.users.v1.AuthService/Login", _login),
     _users("insta.users.v1.AuthService/ChangePassword", _passwords),
     _everybody("insta.users.v1.AuthService/GetKeySet", _nothing),
+    _everybody("insta.users.v1.SessionService/RefreshSession", _refresh_token),
+    _users("insta.users.v1.SessionService/Logout", _nothing),
+    _users("insta.users.v1.SessionService/LogoutEverywhere", _nothing),
+    _users("insta.users.v1.SessionService/ListSessions", _nothing),
+    _sessions_owner("insta.users.v1.SessionService/RevokeSession", _this_session),
+    _staff("insta.users.v1.SessionService/RevokeUserSessions", _this_user),
+    _staff(
+        "insta.users.v1.SessionService/RevokeUserSessions",
+        lambda s: {"user_id": s.superuser.id},
+        staff=SUPERUSER_ONLY,
+        case="a superuser",
+    ),
+    _services("insta.users.v1.EventService/ReadEvents", _nothing),
     _everybody("insta.users.v1.UserService/CreateUser", _new_account),
     _users("insta.users.v1.UserService/GetUser", _this_user),
     _users("insta.users.v1.UserService/BatchGetUsers", _these_users),

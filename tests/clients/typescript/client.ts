@@ -19,7 +19,7 @@ import {
 import { BadRequest, ErrorInfo } from "nice-grpc-error-details";
 import { Status } from "nice-grpc-error-details/lib/proto/google/rpc/status";
 
-import { type Account, AccountServiceClient, RegisterRequest } from "./insta/gateway/v1/accounts";
+import { type Account, AccountServiceClient, LoginRequest, RegisterRequest } from "./insta/gateway/v1/accounts";
 import { CreatePostRequest, type Post, PostServiceClient } from "./insta/gateway/v1/posts";
 import { ProfileServiceClient } from "./insta/gateway/v1/profiles";
 
@@ -68,7 +68,8 @@ async function join(accounts: AccountServiceClient): Promise<Session> {
   const username = `ts_${randomBytes(10).toString("hex")}`;
   const wanted = { username, email: `${username}@example.com`, password: PASSWORD, firstName: "Tess" };
   const registered = await call(accounts.register.bind(accounts), RegisterRequest.create(wanted));
-  const { account, accessToken } = await call(accounts.login.bind(accounts), { login: username, password: PASSWORD });
+  const credentials = LoginRequest.create({ login: username, password: PASSWORD });
+  const { account, accessToken } = await call(accounts.login.bind(accounts), credentials);
   ok(account);
   strictEqual(account.id, registered.account?.id);
   strictEqual(account.username, username);

@@ -1,0 +1,188 @@
+"""Sessions as clients hold them, from addresses of their choice, and the time that passes over them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+
+from chassis import clock, events
+from chassis.store import Database, Store
+from insta.gateway.v1 import accounts_pb2, posts_pb2
+from insta.posts.v1 import posts_pb2 as stored_posts_pb2
+from insta.posts.v1 import posts_pb2_grpc as stored_posts_pb2_grpc
+from insta.social.v1 import likes_pb2, likes_pb2_grpc
+from services.users import accounts, keys
+from services.users import service as users
+from services.users.accounts import Account
+from tests.people import Failure, People, Person, WithToken
+from tests.running import PASSWORD, RunningSuite
+
+# What the suite promises to do within a second takes longer on a machine that is busy.
+_PATIENCE_SECONDS = 10.0
+
+
+async def log_in(people: People, login: str, password: str = PASSWORD, **fields: str) -> accounts_pb2.LoginResponse:
+    """Begin a session."""
+    request = accounts_pb2.LoginRequest(login=login, password=password, **fields)
+    response: accounts_pb2.LoginResponse = await people.stranger.accounts.Login(request)
+    return response
+
+
+async def refresh(people: People, refresh_token: str) -> accounts_pb2.RefreshSessionResponse:
+    """Exchange a refresh token for the next pair."""
+    request = accounts_pb2.RefreshSessionRequest(refresh_token=refresh_token)
+    response: accounts_pb2.RefreshSessionResponse = await people.stranger.accounts.RefreshSession(request)
+    return response
+
+
+async def listed(person: Person) -> list[accounts_pb2.Session]:
+    """Somebody's sessions as they see them."""
+    return list((await person.accounts.ListSessions(accounts_pb2.ListSessionsRequest())).sessions)
+
+
+def holder(people: People, tokens: accounts_pb2.LoginResponse | accounts_pb2.RefreshSessionResponse) -> Person:
+    """Who calls with an access token."""
+    claims = claims_of(tokens.access_token)
+    return Person(people.channel, int(claims["sub"]), token=tokens.access_token)
+
+
+def claims_of(access_token: str) -> dict[str, Any]:
+    """What a token says, signed or not."""
+    claims: dict[str, Any] = jwt.decode(access_token, options={"verify_signature": False})
+    return claims
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """What a condition answers once it is true."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while True:
+            if answer := await condition():
+                return answer
+            await asyncio.sleep(0.02)
+
+
+async def refused_soon(call: Callable[[], Awaitable[Any]]) -> Failure:
+    """How a call fails that may succeed for a while."""
+
+    async def fails() -> Failure | None:
+        try:
+            await call()
+        except grpc.aio.AioRpcError as error:
+            return Failure(error)
+        return None
+
+    failed: Failure = await eventually(fails)
+    return failed
+
+
+async def refused_everywhere(suite: RunningSuite, person: Person) -> None:
+    """The tokens of an ended session are refused: where it is read and changed, by every part that listens."""
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: person.accounts.ListSessions(accounts_pb2.ListSessionsRequest()),
+        lambda: person.posts.CreatePost(posts_pb2.CreatePostRequest(title="Late")),
+    ]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(refused_soon(call)) for call in calls]
+        if "posts" in suite.addresses:
+            tasks += [group.create_task(refused_soon(call)) for call in _direct(suite, person.token)]
+    for task in tasks:
+        failed = task.result()
+        assert (failed.code, failed.reason) == (grpc.StatusCode.UNAUTHENTICATED, "SESSION_ENDED"), failed
+
+
+def _direct(suite: RunningSuite, token: str) -> list[Callable[[], Awaitable[Any]]]:
+    """Changes at the services themselves, past the gateway."""
+    posts = stored_posts_pb2_grpc.PostServiceStub(WithToken(_channel(suite.addresses["posts"]), token))
+    likes = likes_pb2_grpc.LikeServiceStub(WithToken(_channel(suite.addresses["social"]), token))
+    return [
+        lambda: posts.CreatePost(stored_posts_pb2.CreatePostRequest(title="Late")),
+        lambda: likes.LikePost(likes_pb2.LikePostRequest(post_id=1)),
+    ]
+
+
+def _channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+@asynccontextmanager
+async def people_at(address: str) -> AsyncIterator[People]:
+    """People on a connection of their own."""
+    made = People(address)
+    yield made
+    await made.channel.close()
+
+
+@asynccontextmanager
+async def people_from(source: str, address: str) -> AsyncIterator[People]:
+    """People whose connection comes from another address of this machine, 127.0.0.2 for instance."""
+    host, _, port = address.rpartition(":")
+    passing: set[asyncio.Task[None]] = set()
+
+    async def relay(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
+        for read, write in ((client, to_server), (server, to_client)):
+            passing.add(asyncio.create_task(_pass_on(read, write)))
+
+    relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with people_at(f"127.0.0.1:{relaying.sockets[0].getsockname()[1]}") as people:
+        yield people
+    relaying.close()
+    await asyncio.gather(*passing)
+
+
+async def _pass_on(read: asyncio.StreamReader, write: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while chunk := await read.read(65536):
+            write.write(chunk)
+            await write.drain()
+    write.close()
+
+
+@contextmanager
+def users_store(folder: Path) -> Iterator[Store]:
+    """A database of the users service that no suite uses."""
+    assert users.SERVICE.migrations is not None
+    opened = Store(folder / "users.db", users.SERVICE.migrations)
+    opened.write_now(keys.ensure)
+    opened.write_now(events.begin)
+    yield opened
+    opened.close()
+
+
+def account(db: Database, username: str = "ana", **fields: Any) -> Account:
+    """A new account, in a write."""
+    made = {
+        "username": username,
+        "email": f"{username}@example.com",
+        "password_hash": b"$2b$04$old",
+        "first_name": "Ana",
+        "last_name": "",
+        "bio": "",
+        **fields,
+    }
+    return accounts.create(db, **made)
+
+
+def bytes_in(folder: Path) -> bytes:
+    """All files of a folder, one after the other."""
+    return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+class Time:
+    """The clock of this process, which can be set on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._passed = 0
+        now = clock.now
+        monkeypatch.setattr(clock, "now", lambda: now() + self._passed)
+
+    def pass_(self, *, days: float = 0, minutes: float = 0, seconds: float = 0) -> None:
+        """Let time pass."""
+        self._passed += int(((days * 24 * 60 + minutes) * 60 + seconds) * 1_000_000)
