@@ -87,7 +87,7 @@ class Endpoint:
         self._handler = handler
         self._verifier = verifier
         # Who reads an event log waits most of the time, and others rely on its news: busy servers do not turn it away.
-        for_services = self._access == Access.ACCESS_SERVICE
+        for_services = self.access == Access.ACCESS_SERVICE
         self.admission = Admission(math.inf) if admission is None or for_services else admission
         self._metrics: MethodMetrics = metrics.method(service, method.name)
         validation.warm_up(self._request_class)

@@ -20,6 +20,7 @@ CA = "ca.crt"
 CERTIFICATE = "tls.crt"
 KEY = "tls.key"
 _REMEMBERED_CONNECTIONS = 1_000
+_WARNED_BEFORE = datetime.timedelta(days=14)
 
 log = logs.get(__name__)
 
@@ -82,6 +83,9 @@ def certificate(chain: Path, key: Path) -> Certificate:
         raise TLSError(f"{key} holds no private key in PEM, or one with a password") from None
     if private.public_key() != certificates[0].public_key():
         raise TLSError(f"{key} is not the key of the certificate in {chain}")
+    left = certificates[0].not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    if left < _WARNED_BEFORE:
+        log.warning("a certificate expires soon", file=str(chain), days=left.days)
     # No refusal: Kubernetes mounts secrets so that groups can read them.
     if key.stat().st_mode & 0o077:
         log.warning("a private key can be read by others than its owner; chmod 600 mends it", file=str(key))

@@ -47,7 +47,7 @@ def main(context: click.Context) -> None:
 _insecure_plaintext = click.option(
     "--insecure-plaintext",
     is_flag=True,
-    help="Listen beyond this machine although nothing is encrypted. For private networks only.",
+    help="Run without TLS beyond this machine, or as one part of several. For private networks only.",
 )
 _supervised = click.option("--supervised", is_flag=True, hidden=True)
 

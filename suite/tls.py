@@ -23,7 +23,7 @@ _folder = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Make the certificates of parts that run apart.")
 def tls() -> None:
     """Make the certificates with which parts that run apart know each other."""
 

@@ -230,14 +230,25 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authorit
     assert {where: file for where, file in wrong.items() if str(where / file) not in told[where]} == {}
 
 
-@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o644, 1)])
-def test_a_key_that_others_can_read_is_warned_of(
-    mode: int, warnings: int, tmp_path: Path, authority: Authority
+@pytest.mark.parametrize(
+    ("mode", "days", "warned_of"),
+    [
+        (0o600, 15, []),
+        (0o400, 15, []),
+        (0o640, 15, ["tls.key"]),
+        (0o644, 15, ["tls.key"]),
+        (0o600, 13, ["tls.crt"]),
+    ],
+)
+def test_a_key_that_others_can_read_and_a_certificate_that_expires_soon_are_warned_of(
+    mode: int, days: int, warned_of: list[str], tmp_path: Path, authority: Authority
 ) -> None:
-    folder = authority.issue(tmp_path / "users", "users")
+    folder = authority.issue(tmp_path / "users", "users", ends=days)
     (folder / "tls.key").chmod(mode)
 
     with capture_logs() as logged:
         tls.peer(folder)
 
-    assert [line["log_level"] for line in logged] == ["warning"] * warnings
+    assert [(line["log_level"], line["file"]) for line in logged] == [
+        ("warning", str(folder / file)) for file in warned_of
+    ]
