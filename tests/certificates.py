@@ -48,7 +48,7 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         name = _name("an authority of the tests")
         self.certificate = (
-            _builder(name, name, self.key, -1, 1)
+            _builder(name, name, self.key, -1, 40)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self.key, hashes.SHA256())
         )
@@ -60,7 +60,7 @@ class Authority:
         *,
         common_name: str = "",
         begins: float = -1,
-        ends: float = 1,
+        ends: float = 20,
     ) -> bytes:
         """A certificate in PEM, valid from and to so many days from now."""
         builder = _builder(_name(common_name), self.certificate.subject, key, begins, ends)

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from insta.gateway.v1 import admin_pb2
-from tests.certificates import channel_to
+from tests.certificates import channel_to, credentials_of
 from tests.people import People, Person, WithToken
 from tests.running import RunningSuite
 
@@ -54,8 +54,9 @@ class World:
 
     def __init__(self, suite: RunningSuite) -> None:
         self.people = People(suite.address)
+        as_gateway = credentials_of(suite.certificates("gateway"))
         self.channels = {
-            part: self.people.channel if part == "gateway" else channel_to(part, address, suite.certificates("gateway"))
+            part: self.people.channel if part == "gateway" else channel_to(part, address, as_gateway)
             for part, address in suite.addresses.items()
         }
 
