@@ -55,9 +55,11 @@ class Call:
         trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
         caller: Who makes it; nobody until its token was verified, and in methods that take none.
         origin: Where it came from, if it may change something; nowhere, if it only reads.
+        peers: The names of the service that makes it, as its certificate proves. None: it came from within the process,
+            or to a server that asks for no certificate.
     """
 
-    __slots__ = ("authorization", "caller", "deadline", "method", "origin", "trace_id")
+    __slots__ = ("authorization", "caller", "deadline", "method", "origin", "peers", "trace_id")
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class Call:
         self.trace_id = trace_id
         self.caller = NOBODY
         self.origin = origin
+        self.peers: frozenset[str] | None = None
 
 
 current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
