@@ -205,7 +205,8 @@ def revoke(db: Database, caller: Caller, session_id: str) -> None:
     """
     require(db, caller)
     if not end(db, caller.user_id, session_id):
-        raise errors.NotFound(Reason.REASON_SESSION_NOT_FOUND, f"session_id: you have no session {session_id}")
+        # What was sent is not told: it may be a refresh token, in the wrong field.
+        raise errors.NotFound(Reason.REASON_SESSION_NOT_FOUND, "session_id: you have no such session; see ListSessions")
     audit.record("session revoked", user_id=caller.user_id, session_id=session_id)
 
 
