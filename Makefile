@@ -19,6 +19,9 @@ test: setup ## Run all tests
 compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
 	@$(BIN)/pytest tests/compose
 
+soak: setup ## Run the tests that take minutes: timing of logins, storms of them, lag of revocations
+	@$(BIN)/pytest tests/soak -m soak -s
+
 lint: setup ## Check style, types, contracts and the borders between the parts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +49,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
-.PHONY: help run apart test compose-test lint protos clients setup
+.PHONY: help run apart test compose-test soak lint protos clients setup

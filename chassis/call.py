@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import random
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 TRACE_KEY = "trace-id"
@@ -43,9 +42,7 @@ class Origin:
     user_agent: str = ""
 
 
-def nowhere() -> Origin:
-    """The origin of a call that no client made."""
-    return Origin()
+NOWHERE = Origin()
 
 
 class Call:
@@ -57,10 +54,12 @@ class Call:
         deadline: The time of the event loop at which it ends.
         trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
         caller: Who makes it; nobody until its token was verified, and in methods that take none.
-        origin: Answers where it came from. Few calls ask.
+        origin: Where it came from, if it may change something; nowhere, if it only reads.
+        peers: The names of the service that makes it, as its certificate proves. None: it came from within the process,
+            or to a server that asks for no certificate.
     """
 
-    __slots__ = ("authorization", "caller", "deadline", "method", "origin", "trace_id")
+    __slots__ = ("authorization", "caller", "deadline", "method", "origin", "peers", "trace_id")
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class Call:
         authorization: str,
         deadline: float,
         trace_id: str,
-        origin: Callable[[], Origin] = nowhere,
+        origin: Origin = NOWHERE,
     ) -> None:
         self.method = method
         self.authorization = authorization
@@ -76,6 +75,7 @@ class Call:
         self.trace_id = trace_id
         self.caller = NOBODY
         self.origin = origin
+        self.peers: frozenset[str] | None = None
 
 
 current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
@@ -90,7 +90,7 @@ def caller() -> Caller:
 def origin() -> Origin:
     """Where the call under way came from."""
     call = current.get()
-    return Origin() if call is None else call.origin()
+    return NOWHERE if call is None else call.origin
 
 
 def log_context() -> dict[str, str | int]:

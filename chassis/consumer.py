@@ -123,7 +123,7 @@ def _continues(position: Position, batch: Batch) -> bool:
     """Whether nothing is missing between what was read until now and a batch."""
     if position == ("", 0):
         return batch.floor_offset == 0
-    return position.epoch == batch.epoch and position.offset >= batch.floor_offset
+    return position.epoch == batch.epoch and batch.floor_offset <= position.offset <= batch.head_offset
 
 
 def _consume(db: Database, name: str, position: Position, batch: Batch, apply: Callable[[Database, Any], None]) -> None:

@@ -57,12 +57,13 @@ class Endpoint:
     """A method that can be called.
 
     Args:
-        method: Its descriptor. It must declare who may call it.
+        method: Its descriptor. It must declare who may call it: `access`.
         handler: The servicer's method.
         verifier: Tells who a token belongs to, and whether it may still be acted on.
         admission: Limits the calls under way. None: the method is always let in, health for instance.
         limit: Limits what one caller may change. None: it was counted where the call came in.
         replies: Answers to requests that came before. None: the service keeps none.
+        callers: Names of the services that may call it over the network. None: any.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Endpoint:
         admission: Admission | None,
         limit: MutationLimit | None = None,
         replies: Replies | None = None,
+        callers: frozenset[str] | None = None,
     ) -> None:
         service = method.containing_service.full_name
         self.path = f"/{service}/{method.name}"
@@ -81,16 +83,17 @@ class Endpoint:
         self.streams_responses: bool = method.server_streaming
         self._response_class: type[message.Message] = message_factory.GetMessageClass(method.output_type)
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
-        self._access = access.policy(method)
-        self._changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        self.access = access.policy(method)
+        self.changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
         self._limit = limit
         # What nobody in particular asks for is told apart by the handler, if at all.
-        named = "request_id" in method.input_type.fields_by_name and self._access != Access.ACCESS_PUBLIC
+        named = "request_id" in method.input_type.fields_by_name and self.access != Access.ACCESS_PUBLIC
         self._replies = replies if named else None
+        self._callers = callers
         self._handler = handler
         self._verifier = verifier
         # Who reads an event log waits most of the time, and others rely on its news: busy servers do not turn it away.
-        for_services = self._access == Access.ACCESS_SERVICE
+        for_services = self.access == Access.ACCESS_SERVICE
         self.admission = Admission(math.inf) if admission is None or for_services else admission
         self._metrics: MethodMetrics = metrics.method(service, method.name)
         validation.warm_up(self._request_class)
@@ -180,14 +183,27 @@ class Endpoint:
 
     async def _identify(self, call: Call) -> None:
         """Tell who calls, and refuse whom the contract does not admit, and who changes too much."""
-        if self._access in access.WITHOUT_TOKEN:
+        self._require_allowed(call)
+        if self.access in access.WITHOUT_TOKEN:
             return
         call.caller = await self._verifier.verify(call.authorization)
-        access.admit(self._access, call.caller)
-        if self._changes:
+        access.admit(self.access, call.caller)
+        if self.changes:
             self._verifier.require_news()
             if self._limit is not None:
                 self._limit.require(call.caller)
+
+    def _require_allowed(self, call: Call) -> None:
+        """Refuse services that have no business here."""
+        if self._callers is None or call.peers is None or not self._callers.isdisjoint(call.peers):
+            return
+        service = self.path.split("/")[1]
+        names = " and ".join(sorted(call.peers)) or "no service"
+        text = (
+            f"the certificate of the caller names {names}, which may not call {service}; its operator lets others in"
+            f" with INSTA_ALLOWED_CALLERS={service}=NAME"
+        )
+        raise errors.PermissionDenied(Reason.REASON_SERVICE_NOT_ALLOWED, text)
 
     def _failed(self, failure: BaseException) -> tuple[grpc.StatusCode, errors.Error | None]:
         """The code of a call that failed, and the error that its caller receives; None if the call was cancelled."""

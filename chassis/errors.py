@@ -157,7 +157,8 @@ def from_downstream(failure: grpc.aio.AioRpcError) -> Error | None:
         return failure.error
     code = failure.code()
     if (error := _decoded(failure)) is not None:
-        return error
+        # That services do not admit each other is nothing that their caller can mend.
+        return None if error.reason == Reason.REASON_SERVICE_NOT_ALLOWED else error
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return unavailable()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

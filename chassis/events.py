@@ -71,12 +71,9 @@ _after = compiled(
     .limit(param("limit")),
     row=Event,
 )
-_since = compiled(
-    LoggedEvent.select(*_columns)
-    .where(LoggedEvent.time >= param("start_time"))
-    .order_by(LoggedEvent.id)
-    .limit(param("limit")),
-    row=Event,
+# Of an expression: of the column itself SQLite would look through all ids from the first on.
+_first_since = compiled(
+    LoggedEvent.select(peewee.fn.min(LoggedEvent.id + 0)).where(LoggedEvent.time >= param("start_time"))
 )
 _head = compiled(LoggedEvent.select(peewee.fn.max(LoggedEvent.id)))
 _log = compiled(EventLog.select(EventLog.epoch, EventLog.floor_offset).where(EventLog.id == _ONLY), row=_Log)
@@ -104,11 +101,11 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     whole = _log.all(db)[0]
     # Before the events: what is appended meanwhile must come after it.
     head = max(_head.all(db)[0][0] or 0, whole.floor_offset)
-    if offset:
-        events = _after.all(db, offset=offset, limit=limit)
-    else:
-        events = _since.all(db, start_time=start_time, limit=limit)
-    next_offset = events[-1].offset if events else offset or head
+    if not offset:
+        first = _first_since.all(db, start_time=start_time)[0][0]
+        offset = head if first is None else first - 1
+    events = _after.all(db, offset=offset, limit=limit)
+    next_offset = events[-1].offset if events else head
     return Batch(events, next_offset, whole.epoch, whole.floor_offset, head)
 
 

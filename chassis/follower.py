@@ -12,6 +12,7 @@ import grpc
 from chassis import errors, logs
 
 _SECONDS_AFTER_FAILURE = 0.5
+_PAUSE_SECONDS = 0.02
 _LIMIT = 1000
 
 log = logs.get(__name__)
@@ -82,7 +83,7 @@ class Follower:
     async def _follow_on(self) -> None:
         began = time.monotonic()
         batch = await self._read(self._offset, _LIMIT)
-        if self._offset and batch.epoch != self._epoch:
+        if self._offset and (batch.epoch != self._epoch or batch.next_offset < self._offset):
             log.warning("event log was replaced; reading it from the start", log=self._name)
             self._offset = 0
             return
@@ -93,3 +94,6 @@ class Follower:
             # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
             self._heard_at = began
             self._first_heard.set()
+        if not batch.events:
+            # A log whose server is about to stop answers at once.
+            await asyncio.sleep(_PAUSE_SECONDS)

@@ -12,6 +12,7 @@ from chassis.call import Caller
 from chassis.errors import Reason
 
 _WINDOW_SECONDS = 60.0
+_ROUNDING_SECONDS = 1e-6
 # Above it, those who called nothing for a minute are forgotten.
 _REMEMBERED_CALLERS = 100_000
 
@@ -38,7 +39,7 @@ class MutationLimit:
         now = time.monotonic()
         calm_again = max(self._calm_again.get(caller.user_id, now), now) + _WINDOW_SECONDS / self._per_minute
         wait = calm_again - now - _WINDOW_SECONDS
-        if wait > 0:
+        if wait > _ROUNDING_SECONDS:
             text = f"one account may make {self._per_minute} changes in a minute; try again in {wait:.2f} seconds"
             raise errors.ResourceExhausted(Reason.REASON_RATE_LIMITED, text, retry_after=wait)
         self._calm_again[caller.user_id] = calm_again

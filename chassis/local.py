@@ -10,7 +10,7 @@ import grpc
 from google.protobuf import message
 
 from chassis import errors
-from chassis.call import AUTHORIZATION_KEY, TRACE_KEY, Call, current, new_trace_id, nowhere
+from chassis.call import AUTHORIZATION_KEY, NOWHERE, TRACE_KEY, Call, current, new_trace_id
 from chassis.endpoint import Endpoint
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -58,7 +58,7 @@ class _UnaryUnary:
         deadline = loop.time() + (DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         authorization = ""
         trace_id = ""
-        origin = nowhere
+        origin = NOWHERE
         if parent is not None:
             deadline = min(deadline, parent.deadline)
             authorization = parent.authorization

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor, descriptor_pb2, message
 
+from chassis import tls
 from chassis.call import (
     AUTHORIZATION_KEY,
     CLIENT_ADDRESS_KEY,
@@ -63,24 +64,33 @@ class RemoteChannel:
     Args:
         address: host:port, or a gRPC name to resolve.
         services: What is called there.
+        peer: What this service proves itself with, and knows others by. None: nothing is encrypted.
+        name: Of the service that is called: the certificate there must be for it, whatever the address.
     """
 
-    def __init__(self, address: str, services: Sequence[descriptor.ServiceDescriptor]) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                ("grpc.service_config", service_config(services)),
-                ("grpc.enable_retries", 1),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 2_000),
-                # Else all channels of a process to one address share a connection, also those of two suites.
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
-
+    def __init__(
+        self,
+        address: str,
+        services: Sequence[descriptor.ServiceDescriptor],
+        peer: tls.Peer | None = None,
+        name: str = "",
+    ) -> None:
+        options: list[tuple[str, Any]] = [
+            ("grpc.service_config", service_config(services)),
+            ("grpc.enable_retries", 1),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+            # Else all channels of a process to one address share a connection, also those of two suites.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if peer is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            options.append(("grpc.ssl_target_name_override", name))
+            self._channel = grpc.aio.secure_channel(address, peer.channel_credentials(), options=options)
         self._changing = {
             f"/{service.full_name}/{method.name}"
             for service in services
@@ -116,7 +126,7 @@ class _UnaryUnary:
             if parent.authorization and all(key != AUTHORIZATION_KEY for key, _ in sent):
                 sent.append((AUTHORIZATION_KEY, parent.authorization))
             if self._tells_origin:
-                origin = parent.origin()
-                sent += ((CLIENT_ADDRESS_KEY, origin.address), (CLIENT_AGENT_KEY, origin.user_agent))
+                sent.append((CLIENT_ADDRESS_KEY, parent.origin.address))
+                sent.append((CLIENT_AGENT_KEY, parent.origin.user_agent))
         sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
         return self._inner(request, timeout=timeout, metadata=sent, **options)

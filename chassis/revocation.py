@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from chassis import errors
@@ -23,7 +24,8 @@ class Revocations:
     def __init__(self, age: Callable[[], float], remember_seconds: float) -> None:
         self._age = age
         self._remember_seconds = remember_seconds
-        self._forget_at: dict[str, float] = {}
+        # In the order in which they came: finding the first of a plain dict takes long after many were deleted.
+        self._forget_at: OrderedDict[str, float] = OrderedDict()
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._forget_at
@@ -33,9 +35,9 @@ class Revocations:
         now = time.monotonic()
         for session_id in session_ids:
             self._forget_at[session_id] = now + self._remember_seconds
-        # In the order in which they came, but for those that came twice.
-        while self._forget_at and (oldest := next(iter(self._forget_at.items())))[1] <= now:
-            del self._forget_at[oldest[0]]
+            self._forget_at.move_to_end(session_id)
+        while self._forget_at and next(iter(self._forget_at.values())) <= now:
+            self._forget_at.popitem(last=False)
 
     def require_news(self) -> None:
         """Refuse to act on a token if it may have been revoked for long.

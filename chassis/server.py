@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import ipaddress
 import re
 import socket
@@ -15,11 +14,13 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool
 
-from chassis import channelz, errors, health, reflection
+from chassis import channelz, errors, health, reflection, tls
+from chassis.access import Access
 from chassis.call import (
     AUTHORIZATION_KEY,
     CLIENT_ADDRESS_KEY,
     CLIENT_AGENT_KEY,
+    NOWHERE,
     TRACE_KEY,
     TRACEPARENT_KEY,
     Call,
@@ -63,18 +64,30 @@ def endpoints_of(
     admission: Admission | None,
     limit: MutationLimit | None = None,
     replies: Replies | None = None,
+    callers: Mapping[str, frozenset[str]] | None = None,
 ) -> dict[str, Endpoint]:
     """The endpoints of servicers, by path.
 
     Args:
         servicers: By the full name of their service.
+        callers: Names of the services that may call, by the full name of the called one. Those that are not in it may
+            be called by any.
 
     Raises:
         ValueError: a method declares no access.
     """
     pool = descriptor_pool.Default()
     endpoints = (
-        Endpoint(method, getattr(servicer, method.name), verifier, metrics, admission, limit, replies)
+        Endpoint(
+            method,
+            getattr(servicer, method.name),
+            verifier,
+            metrics,
+            admission,
+            limit,
+            replies,
+            callers=(callers or {}).get(name),
+        )
         for name, servicer in servicers.items()
         for method in pool.FindServiceByName(name).methods
     )
@@ -91,6 +104,11 @@ class Server:
             is not looked at.
         reflects: Whether reflection is served.
         shares_port: Whether other processes may listen on the same port; the system then spreads connections over them.
+        certificate: What it proves itself with. A peer's: only services may call, each with a certificate of the same
+            authority. None: nothing is encrypted.
+
+    Raises:
+        ValueError: others may call than services, and a method is for services only.
     """
 
     def __init__(
@@ -104,7 +122,12 @@ class Server:
         internal: bool = False,
         reflects: bool = True,
         shares_port: bool = False,
+        certificate: tls.Certificate | tls.Peer | None = None,
     ) -> None:
+        for endpoint in endpoints.values():
+            if endpoint.access == Access.ACCESS_SERVICE and not internal:
+                raise ValueError(f"{endpoint.path} is for services: it cannot be on a server that everybody may call")
+        self._credentials = None if certificate is None else certificate.server_credentials()
         services = sorted({path.split("/")[1] for path in endpoints})
         self._draining = draining
         infrastructure: dict[str, object] = {
@@ -131,7 +154,8 @@ class Server:
             ],
             maximum_concurrent_rpcs=max_calls * _BACKSTOP_FACTOR,
         )
-        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()], internal),))
+        callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
+        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()], internal, callers),))
 
     async def start(self, address: str) -> int:
         """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
@@ -140,7 +164,10 @@ class Server:
             OSError: the port is taken, or the address is not of this machine.
         """
         try:
-            port = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}") from None
         await self._server.start()
@@ -191,8 +218,8 @@ def hold_port(address: str) -> socket.socket:
 class _Handlers(grpc.GenericRpcHandler):
     """All methods of a server under one handler: each more that is registered would cost every call."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], internal: bool) -> None:
-        self._by_path = {endpoint.path: _handler(endpoint, internal) for endpoint in endpoints}
+    def __init__(self, endpoints: Iterable[Endpoint], internal: bool, callers: tls.Callers | None) -> None:
+        self._by_path = {endpoint.path: _handler(endpoint, internal, callers) for endpoint in endpoints}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._by_path.get(details.method)
@@ -202,18 +229,18 @@ class _Handlers(grpc.GenericRpcHandler):
         return handler
 
 
-def _handler(endpoint: Endpoint, internal: bool) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
     # Without deserializer and serializer: gRPC's own answer to bytes that are no message is UNKNOWN with the exception.
     if not endpoint.streams_responses:
-        return grpc.unary_unary_rpc_method_handler(_unary(endpoint, internal))
+        return grpc.unary_unary_rpc_method_handler(_unary(endpoint, internal, callers))
     if endpoint.streams_requests:
-        return grpc.stream_stream_rpc_method_handler(_stream(endpoint, internal))
-    return grpc.unary_stream_rpc_method_handler(_stream(endpoint, internal))
+        return grpc.stream_stream_rpc_method_handler(_stream(endpoint, internal, callers))
+    return grpc.unary_stream_rpc_method_handler(_stream(endpoint, internal, callers))
 
 
-def _unary(endpoint: Endpoint, internal: bool) -> Any:
+def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call = _incoming(endpoint.path, context, internal)
+        call = _incoming(endpoint, context, internal, callers)
         try:
             # gRPC itself ends a call whose client named a deadline.
             limit = call.deadline if context.time_remaining() is None else None
@@ -228,11 +255,11 @@ def _unary(endpoint: Endpoint, internal: bool) -> Any:
     return answer
 
 
-def _stream(endpoint: Endpoint, internal: bool) -> Any:
+def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
     async def answer(
         request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        call = _incoming(endpoint.path, context, internal)
+        call = _incoming(endpoint, context, internal, callers)
         try:
             async for response in endpoint.stream(request, call):
                 yield response.SerializeToString()
@@ -242,7 +269,9 @@ def _stream(endpoint: Endpoint, internal: bool) -> Any:
     return answer
 
 
-def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any], internal: bool) -> Call:
+def _incoming(
+    endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], internal: bool, callers: tls.Callers | None
+) -> Call:
     authorization = ""
     trace_id = ""
     metadata = _metadata.get()
@@ -254,8 +283,10 @@ def _incoming(path: str, context: grpc.aio.ServicerContext[Any, Any], internal: 
     remaining = context.time_remaining()
     seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
-    origin = functools.partial(_origin, context, metadata, internal)
-    call = Call(path, authorization, deadline, trace_id or new_trace_id(), origin)
+    origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
+    call = Call(endpoint.path, authorization, deadline, trace_id or new_trace_id(), origin)
+    if callers is not None:
+        call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call
 

@@ -15,6 +15,9 @@ Value = TypeVar("Value")
 PREFIX = "INSTA_"
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s/\[\]]+):(\d{1,5})")
 
+# The full name of a proto service, and a DNS name.
+_CALLER = re.compile(r"([A-Za-z_][\w.]*)=([a-z](?:[a-z0-9.-]*[a-z0-9])?)")
+
 
 class SettingError(Exception):
     """A setting has a value that it cannot have; the text names the setting and what it takes."""
@@ -37,6 +40,22 @@ def _target(text: str) -> str:
     if not text or text.isspace():
         raise ValueError("must be HOST:PORT or a gRPC name such as dns:///users:50052")
     return text
+
+
+def _file(text: str) -> Path:
+    if not text:
+        raise ValueError("must name a file")
+    return Path(text)
+
+
+def _callers(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for entry in text.split(","):
+        match = _CALLER.fullmatch(entry.strip())
+        if not match:
+            raise ValueError("must be SERVICE=NAME,..., insta.posts.v1.PostService=reports for instance")
+        pairs.append((match[1], match[2]))
+    return tuple(pairs)
 
 
 def _switch(text: str) -> bool:
@@ -75,11 +94,31 @@ class Settings:
     users_address: str = _setting("127.0.0.1:50052", _target, "where the users service is, apart")
     posts_address: str = _setting("127.0.0.1:50053", _target, "where the posts service is, apart")
     social_address: str = _setting("127.0.0.1:50054", _target, "where the social service is, apart")
-    insecure_plaintext: bool = _setting(False, _switch, "listen beyond this machine, although nothing is encrypted")
+    insecure_plaintext: bool = _setting(
+        False,
+        _switch,
+        "run without TLS where it is needed: beyond this machine, where others can read everything, and between parts"
+        " that run apart, where whoever reaches the port of one counts as a service",
+    )
+    peer_tls: Path | None = _setting(  # noqa: RUF009
+        None,
+        _folder,
+        "folder of ca.crt, tls.crt and tls.key, with which a part that runs apart proves itself to the others; of"
+        " `insta apart`, the folder of theirs",
+    )
+    allowed_callers: tuple[tuple[str, str], ...] = _setting(
+        (), _callers, "services of your own that may call parts apart: insta.posts.v1.PostService=NAME,..."
+    )
+    tls_certificate: Path | None = _setting(  # noqa: RUF009
+        None, _file, "PEM file of the certificate that the gateway shows its clients, and its chain"
+    )
+    tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
     reflection: bool = _setting(True, _switch, "serve reflection")
     max_calls: int = _setting(1000, _number(1, 100_000), "calls that may be under way at once")
     login_throttle: bool = _setting(True, _switch, "let wrong passwords wait, longer each time")
-    mutations_per_minute: int = _setting(6000, _number(0, 1_000_000), "changes by one account a minute; 0 is no limit")
+    mutations_per_minute: int = _setting(
+        6000, _number(0, 1_000_000), "changes a minute by one account, per process; 0: any"
+    )
     drain_seconds: int = _setting(10, _number(0, 600), "how long a stop waits for calls under way")
     bcrypt_cost: int = _setting(12, _number(4, 16), "cost of a password's hash; each step doubles its time")
     log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")
@@ -107,5 +146,5 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 def described() -> Iterator[tuple[str, str, str]]:
     """The variable, the default and the meaning of each setting."""
     for field in dataclasses.fields(Settings):
-        default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+        default = str(field.default).lower() if isinstance(field.default, bool) else str(field.default or "")
         yield PREFIX + field.name.upper(), default, field.metadata["meaning"]

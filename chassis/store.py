@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import datetime
 import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -98,16 +99,36 @@ class Turnstile:
         os.close(self._turn)
 
 
+_waiting_for_commit: contextvars.ContextVar[list[Callable[[], None]] | None] = contextvars.ContextVar(
+    "waiting_for_commit", default=None
+)
+
+
+def after_commit(callback: Callable[[], None]) -> None:
+    """Call something once the change under way is committed, whether anybody still waits for it or not.
+
+    A change that is undone calls nothing. Where no change is under way the call is made at once.
+    """
+    waiting = _waiting_for_commit.get()
+    if waiting is None:
+        callback()
+    else:
+        waiting.append(callback)
+
+
 class _Job(NamedTuple):
     run: Callable[[], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    # Of the call that the change belongs to.
+    context: contextvars.Context
 
 
 class _Answer(NamedTuple):
     job: _Job
     result: Any
     failure: Exception | None
+    after: Sequence[Callable[[], None]] = ()
 
 
 class Store:
@@ -172,7 +193,8 @@ class Store:
             raise errors.unavailable()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop))
+        context = contextvars.copy_context()
+        self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop, context))
         return await future
 
     def write_now(
@@ -182,8 +204,12 @@ class Store:
         **kwargs: Arguments.kwargs,
     ) -> Result:
         """Run a change on the calling thread: at start, and from commands that serve no calls."""
+        after: list[Callable[[], None]] = []
         with self._turnstile, self._transaction():
-            return change(self._db, *args, **kwargs)
+            result = contextvars.copy_context().run(_run, lambda: change(self._db, *args, **kwargs), after)
+        for callback in after:
+            callback()
+        return result
 
     def try_lease(self, name: str) -> bool:
         """Become the one process that does something to this database, until `close` or its death.
@@ -246,6 +272,7 @@ class Store:
         try:
             if made := sum(answer.failure is None for answer in answers):
                 self._on_commit(made)
+            _call_after(answers)
         finally:
             _send(answers)
         return more
@@ -275,8 +302,9 @@ class Store:
     def _attempt(self, job: _Job) -> _Answer:
         """Run one job; what it raises undoes its own changes only."""
         self._db.execute_sql("SAVEPOINT job")
+        after: list[Callable[[], None]] = []
         try:
-            result = job.run()
+            result = job.context.run(_run, job.run, after)
         except Exception as failure:
             if self._db.connection().getautocommit():
                 raise
@@ -287,7 +315,21 @@ class Store:
                 failure = RuntimeError("a change raised StopIteration")
             return _Answer(job, None, _storage_error(failure) if _is_full(failure) else failure)
         self._db.execute_sql("RELEASE job")
-        return _Answer(job, result, None)
+        return _Answer(job, result, None, after)
+
+
+def _run(change: Callable[[], Result], after: list[Callable[[], None]]) -> Result:
+    _waiting_for_commit.set(after)
+    return change()
+
+
+def _call_after(answers: list[_Answer]) -> None:
+    for answer in answers:
+        for callback in answer.after:
+            try:
+                answer.job.context.run(callback)
+            except Exception:
+                log.exception("what follows a commit failed")
 
 
 def _send(answers: list[_Answer]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,10 +25,9 @@ from grpc_status import rpc_status
 
 from chassis.call import TRACE_KEY
 from chassis.settings import Settings
-from suite import operator
+from suite import client, operator
 from suite.check import unreachable
 from suite.composition import GATEWAY
-from suite.serving import listen_address
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -36,7 +36,13 @@ Metadata = Sequence[tuple[str, str]]
 @click.argument("method", required=False)
 @click.argument("fields", metavar="[FIELD=VALUE]...", nargs=-1)
 @click.option("-d", "--data", metavar="JSON", help="The whole request as JSON; @ reads it from standard input.")
-@click.option("--address", metavar="HOST:PORT", help="The server.  [default: INSTA_LISTEN, or 127.0.0.1:50051]")
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    default=GATEWAY.name,
+    help="The server, or the name of a part.  [default: gateway, at INSTA_LISTEN or 127.0.0.1:50051]",
+)
+@client.trusted
 @click.option(
     "--token",
     metavar="TOKEN",
@@ -64,7 +70,8 @@ def call(
     method: str | None,
     fields: tuple[str, ...],
     data: str | None,
-    address: str | None,
+    address: str,
+    authorities: Path | None,
     token: str | None,
     user: str | None,
     timeout: float,
@@ -90,8 +97,8 @@ def call(
         token = operator.issue_token(settings, user).text
     if token:
         metadata = (("authorization", f"Bearer {token}"),)
-    address = address or listen_address(settings, GATEWAY)
-    with grpc.insecure_channel(address) as channel:
+    target = client.target(settings, address, authorities)
+    with target.channel() as channel:
         server = _Server(channel, metadata, timeout)
         try:
             if method is None:
@@ -102,7 +109,7 @@ def call(
             for response in server.call(found, request):
                 click.echo(server.json(response))
         except grpc.RpcError as error:
-            click.echo(_told(address, error), err=True)
+            click.echo(_told(target.address, error), err=True)
             sys.exit(1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import grpc
@@ -14,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from chassis.settings import Settings
+from suite import client
+from suite.client import Target
 from suite.composition import GATEWAY
-from suite.serving import listen_address
 
 _SERVING = "SERVING"
 
@@ -45,16 +47,17 @@ class Answer:
     show_default=True,
     help="How long to wait for each address.",
 )
+@client.trusted
 @click.pass_obj
-def check(settings: Settings, addresses: tuple[str, ...], timeout: float) -> None:
+def check(settings: Settings, addresses: tuple[str, ...], timeout: float, authorities: Path | None) -> None:
     """Ask running servers for their health. Succeeds if every service of every ADDRESS is serving.
 
-    ADDRESS is HOST:PORT of any gRPC server with the standard health service; by default the gateway's: INSTA_LISTEN, or
-    127.0.0.1:50051. The milliseconds include those of connecting.
+    ADDRESS is HOST:PORT of any gRPC server with the standard health service, or the name of a part, which is asked
+    where the settings say that it is and with the certificates that they name; by default the gateway. The milliseconds
+    include those of connecting.
     """
-    answers = {
-        address: _ask(address, timeout) for address in dict.fromkeys(addresses or [listen_address(settings, GATEWAY)])
-    }
+    targets = [client.target(settings, address, authorities) for address in addresses or [GATEWAY.name]]
+    answers = {target.address: _ask(target, timeout) for target in targets}
     Console().print(_table(answers))
     for answer in answers.values():
         if answer.failure:
@@ -63,15 +66,15 @@ def check(settings: Settings, addresses: tuple[str, ...], timeout: float) -> Non
         sys.exit(1)
 
 
-def _ask(address: str, seconds: float) -> Answer:
+def _ask(target: Target, seconds: float) -> Answer:
     begun = time.perf_counter()
     deadline = time.monotonic() + seconds
-    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with target.channel() as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             statuses = _statuses(stub, deadline)
         except grpc.RpcError as error:
-            return Answer({}, time.perf_counter() - begun, _sentence(address, error, seconds))
+            return Answer({}, time.perf_counter() - begun, _sentence(target.address, error, seconds))
     named = {service: _name(response.status) for service, response in sorted(statuses.items())}
     return Answer(named, time.perf_counter() - begun)
 
@@ -105,8 +108,12 @@ def _sentence(address: str, error: grpc.RpcError, seconds: float) -> str:
 
 def unreachable(address: str, error: grpc.RpcError) -> str:
     """The sentence for an address at which no server answers."""
-    why = (error.details() or "").rpartition(": ")[2].strip("[]")
-    return f"{address} cannot be reached ({why}). Is the suite running there? Start it with: insta up"
+    details = error.details() or ""
+    why = details.removesuffix(": OK").rpartition(": ")[2].strip("[]").rstrip(".")
+    # What a client sees when only one side speaks TLS, or its certificate was refused.
+    differs = "Socket closed" in details or "handshake" in details
+    hint = "Does it speak TLS, with other certificates?" if differs else "Start it with: insta up"
+    return f"{address} cannot be reached ({why}). Is the suite running there? {hint}"
 
 
 def _table(answers: dict[str, Answer]) -> Table:

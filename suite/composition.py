@@ -24,11 +24,13 @@ from chassis.server import Server, endpoints_of
 from chassis.service import Parts, Service
 from chassis.settings import Settings
 from chassis.store import Store
+from chassis.tls import Certificate, Peer
 from gateway import service as gateway
 from insta.users.v1 import auth_pb2, auth_pb2_grpc, events_pb2, events_pb2_grpc
 from services.posts import service as posts
 from services.social import service as social
 from services.users import service as users
+from suite import callers
 from suite.databases import open_store
 
 GATEWAY = gateway.SERVICE
@@ -50,12 +52,16 @@ class Assembly:
     Args:
         services: Those that run here. Calls to any other go over the network, to the addresses in the settings.
         served: The one of them whose methods can be called from outside.
+        peer: What it proves itself with to the others. None: nothing is encrypted on the way to them.
     """
 
-    def __init__(self, settings: Settings, services: Iterable[Service], served: Service) -> None:
+    def __init__(
+        self, settings: Settings, services: Iterable[Service], served: Service, peer: Peer | None = None
+    ) -> None:
         self.metrics = Metrics()
         self._settings = settings
         self._served = served
+        self._peer = peer
         self._stores: list[Store] = []
         self._channels: dict[str, Any] = {}
         self._endpoints: dict[str, Endpoint] = {}
@@ -73,14 +79,17 @@ class Assembly:
         self._verifier = Verifier(self._fetch_keys, self._revocations)
         admission = Admission(settings.max_calls)
         limit = MutationLimit(settings.mutations_per_minute)
+        allowed = callers.allowed(settings)
         for service in here:
             # A call within the process was admitted and counted when it came in.
             comes_in = service is served
             parts = self._parts(service)
             servicers = service.servicers(parts)
-            self._background += [(task, parts.store) for task in service.background(parts)]
             if set(servicers) != set(service.contracts):
                 raise ValueError(f"the {service.name} service serves {set(servicers)}, not the contracts that it names")
+            if service is not GATEWAY and not servicers.keys() <= allowed.keys():
+                raise ValueError(f"nobody has said who may call {servicers.keys() - allowed.keys()}")
+            self._background += [(task, parts.store) for task in service.background(parts)]
             self._endpoints |= endpoints_of(
                 servicers,
                 self._verifier,
@@ -88,10 +97,11 @@ class Assembly:
                 admission if comes_in else None,
                 limit if comes_in else None,
                 parts.kept_replies,
+                callers=allowed,
             )
 
-    def server(self, *, shares_port: bool) -> Server:
-        """A server of what can be called from outside."""
+    def server(self, certificate: Certificate | Peer | None, *, shares_port: bool) -> Server:
+        """A server of what can be called from outside, which proves itself with a certificate."""
         served = {
             path: endpoint for path, endpoint in self._endpoints.items() if path.split("/")[1] in self._served.contracts
         }
@@ -104,6 +114,7 @@ class Assembly:
             max_calls=self._settings.max_calls,
             reflects=self._settings.reflection,
             shares_port=shares_port,
+            certificate=certificate,
         )
 
     def begin(self) -> None:
@@ -132,7 +143,7 @@ class Assembly:
             return LocalChannel(self._endpoints)
         pool = descriptor_pool.Default()
         contracts = [pool.FindServiceByName(contract) for contract in service.contracts]
-        return RemoteChannel(address_of(self._settings, name), contracts)
+        return RemoteChannel(address_of(self._settings, name), contracts, self._peer, name)
 
     def _parts(self, service: Service) -> Parts:
         channels = {name: self._channels[name] for name in service.calls}

@@ -11,7 +11,7 @@ import click
 
 from chassis import settings as chassis_settings
 from chassis.settings import SettingError, Settings
-from suite import call, check, demo, operator, serving, supervisor
+from suite import call, callers, check, demo, operator, serving, supervisor, tls
 from suite.composition import GATEWAY, SERVICES
 from suite.serving import Addresses
 
@@ -35,6 +35,7 @@ def main(context: click.Context) -> None:
     """Runs the suite, or one of its services, and operates it."""
     try:
         settings = chassis_settings.from_environment(os.environ)
+        callers.allowed(settings)
     except SettingError as wrong:
         raise click.ClickException(str(wrong)) from None
     if "INSTA_LOG_PRETTY" not in os.environ:
@@ -46,7 +47,7 @@ def main(context: click.Context) -> None:
 _insecure_plaintext = click.option(
     "--insecure-plaintext",
     is_flag=True,
-    help="Listen beyond this machine although nothing is encrypted. For private networks only.",
+    help="Run without TLS beyond this machine, or as one part of several. For private networks only.",
 )
 _supervised = click.option("--supervised", is_flag=True, hidden=True)
 
@@ -59,12 +60,17 @@ _supervised = click.option("--supervised", is_flag=True, hidden=True)
 def up(settings: Settings, workers: int, insecure_plaintext: bool, supervised: bool) -> None:
     """Run the whole suite: gRPC on 127.0.0.1:50051, /metrics on 127.0.0.1:9090."""
     settings = _exposed(settings, insecure_plaintext)
+
+    def announce(addresses: Addresses) -> None:
+        _announce_parts({"gateway": addresses})
+        click.echo(_invitation(settings, addresses.grpc))
+
     if supervised:
         serving.run_supervised(settings, serving.together(), GATEWAY)
     elif workers == 1:
-        serving.run(settings, serving.together(), GATEWAY, _announce)
+        serving.run(settings, serving.together(), GATEWAY, announce)
     else:
-        supervisor.run_workers(settings, workers, _announce)
+        supervisor.run_workers(settings, workers, announce)
 
 
 @main.command()
@@ -82,16 +88,26 @@ def serve(settings: Settings, name: str, insecure_plaintext: bool, supervised: b
         serving.run(settings, [service], service, lambda addresses: _announce_parts({name: addresses}))
 
 
-@main.command()
+@main.command(short_help="Run the four services as four processes.")
 @click.pass_obj
 def apart(settings: Settings) -> None:
-    """Run the four services as four processes."""
-    supervisor.run_apart(settings, _announce_apart)
+    """Run the four services as four processes, which know each other by certificates that are made for them.
+
+    They are in the folder tls in INSTA_DATA, and renewed at a start within 30 days of their end. With
+    INSTA_PEER_TLS=DIR they are those in DIR, as `insta tls init` lays them out.
+    """
+
+    def announce(parts: Mapping[str, Addresses]) -> None:
+        _announce_parts(parts)
+        click.echo(_invitation(settings, parts["gateway"].grpc))
+
+    supervisor.run_apart(settings, announce)
 
 
 main.add_command(operator.superuser)
 main.add_command(operator.token)
 main.add_command(operator.signing_keys)
+main.add_command(tls.tls)
 main.add_command(demo.demo)
 main.add_command(call.call)
 main.add_command(check.check)
@@ -105,25 +121,26 @@ def _exposed(settings: Settings, insecure_plaintext: bool) -> Settings:
     return dataclasses.replace(settings, insecure_plaintext=True)
 
 
-def _announce(addresses: Addresses) -> None:
-    _announce_parts({"gateway": addresses})
-    click.echo(_invitation(addresses.grpc))
-
-
-def _announce_apart(parts: Mapping[str, Addresses]) -> None:
-    _announce_parts(parts)
-    click.echo(_invitation(parts["gateway"].grpc))
-
-
 def _announce_parts(parts: Mapping[str, Addresses]) -> None:
     for name, addresses in parts.items():
         click.echo(f"{name:8} gRPC on {addresses.grpc}, metrics on http://{addresses.metrics}/metrics")
 
 
-def _invitation(address: str) -> str:
+def _invitation(settings: Settings, address: str) -> str:
     return (
         "\nTry:\n"
-        '  grpcurl -plaintext -d \'{"username": "ana", "email": "ana@example.com", "password": "correct horse",'
+        f"  grpcurl {_grpcurl_options(settings, address)}"
+        ' -d \'{"username": "ana", "email": "ana@example.com", "password": "correct horse",'
         f' "first_name": "Ana"}}\' {address} insta.gateway.v1.AccountService/Register\n\n'
         "Stop with Ctrl-C."
     )
+
+
+def _grpcurl_options(settings: Settings, address: str) -> str:
+    certificate = tls.public(settings)
+    if certificate is None:
+        return "-plaintext"
+    host = address.rpartition(":")[0]
+    name = "" if host in certificate.names or not certificate.names else f" -authority {certificate.names[0]}"
+    # It serves as its own authority, whoever issued it.
+    return f"-cacert {settings.tls_certificate}{name}"

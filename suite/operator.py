@@ -63,7 +63,6 @@ def create(
         )
 
     account = _with_users(settings, store)
-    audit.record("superuser created", user_id=account.id, operator_uid=os.getuid())
     click.echo(f"created the superuser {account.username} with the id {account.id}")
 
 
@@ -110,7 +109,8 @@ def _issue(db: Database, user: str) -> tokens.AccessToken:
     account = accounts.get(db, int(by_id[1])) if by_id else accounts.look_up(db, user)
     if not account.active:
         raise identity.account_inactive()
-    session, _ = sessions.begin(db, account.id, "insta token", "", identity.LIFETIME_SECONDS * 1_000_000)
+    session = sessions.for_operator(db, account.id, identity.LIFETIME_SECONDS * 1_000_000)
+    audit.record("token issued", user_id=account.id, session_id=session.id, operator_uid=os.getuid())
     return tokens.issue(keys.signer(db), account, session)
 
 

@@ -21,7 +21,8 @@ from chassis.call import log_context
 from chassis.server import hold_port, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
-from suite.composition import SERVICES, Assembly
+from suite import tls
+from suite.composition import GATEWAY, SERVICES, Assembly
 
 log = logs.get(__name__)
 
@@ -80,18 +81,22 @@ async def _serve(
     supervised: bool,
 ) -> None:
     listen = listen_address(settings, served)
-    check_exposure(settings, listen)
+    peer = None if len(services) == len(SERVICES) else tls.peer(settings, served)
+    certificate = tls.public(settings) if served is GATEWAY else peer
+    check_exposure(settings, listen, encrypted=certificate is not None)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    assembly = Assembly(settings, services, served)
+    assembly = Assembly(settings, services, served, peer)
     try:
         assembly.begin()
+        # Before any call comes in: a token may be one of a session that has ended.
+        await assembly.first_news()
         metrics = ""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             metrics = serve_metrics(settings, served, assembly.metrics.registry)
-        server = assembly.server(shares_port=supervised)
+        server = assembly.server(certificate, shares_port=supervised)
         try:
             if not supervised:
                 # gRPC would fail as well, but not without lines of its own in the terminal.
@@ -99,7 +104,6 @@ async def _serve(
             port = await server.start(listen)
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
-        await assembly.first_news()
         announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.
@@ -136,9 +140,9 @@ def serve_metrics(settings: Settings, served: Service, registry: prometheus_clie
     return f"{host}:{server.server_port}"
 
 
-def check_exposure(settings: Settings, address: str) -> None:
+def check_exposure(settings: Settings, address: str, *, encrypted: bool = False) -> None:
     """Refuse to listen where others can read what is not encrypted."""
-    if not is_loopback(address) and not settings.insecure_plaintext:
+    if not encrypted and not is_loopback(address) and not settings.insecure_plaintext:
         raise click.ClickException(
             f"{address} can be reached from other machines, and nothing would be encrypted. Listen on 127.0.0.1, or,"
             " where the network is private, set INSTA_INSECURE_PLAINTEXT=true (--insecure-plaintext)."

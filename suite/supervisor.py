@@ -22,7 +22,7 @@ from chassis import logs
 from chassis.metrics import of_workers
 from chassis.server import hold_port
 from chassis.settings import Settings
-from suite import serving
+from suite import serving, tls
 from suite.composition import GATEWAY, SERVICES, address_of
 from suite.serving import Addresses
 
@@ -55,7 +55,7 @@ class Child:
 def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], None]) -> None:
     """Run `count` processes of the whole suite on one port and the same databases, until SIGTERM or SIGINT."""
     listen = serving.listen_address(settings, GATEWAY)
-    serving.check_exposure(settings, listen)
+    serving.check_exposure(settings, listen, encrypted=tls.public(settings) is not None)
     with ExitStack() as held:
         for service in SERVICES.values():
             held.enter_context(serving.data_lock(settings, service))
@@ -81,9 +81,19 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
         reserved = {
             name: _reserve(held, address, variables.get(name, "INSTA_LISTEN")) for name, address in listen.items()
         }
+        certificates = tls.folders(settings)
         addresses = {variable: reserved[name] for name, variable in variables.items()}
         services = [
-            Child(name, ("serve", name), {**addresses, "INSTA_LISTEN": reserved[name], **_metrics(settings, name)})
+            Child(
+                name,
+                ("serve", name),
+                {
+                    **addresses,
+                    "INSTA_LISTEN": reserved[name],
+                    "INSTA_PEER_TLS": str(certificates[name]),
+                    **_metrics(settings, name),
+                },
+            )
             for name in SERVICES
         ]
 

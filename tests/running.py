@@ -35,6 +35,7 @@ class RunningSuite:
         metrics_url: Of the gateway's process, or of all workers.
         addresses: host:port of each part that listens.
         environment: With it the `insta` command works on the same data.
+        said: What it printed when it was ready.
     """
 
     mode: str
@@ -44,6 +45,11 @@ class RunningSuite:
     environment: Mapping[str, str]
     process: subprocess.Popen[str] | None
     log: Path | None
+    said: str = ""
+
+    def certificates(self, name: str) -> Path:
+        """The folder of the certificate with which a service proves itself to the parts, apart."""
+        return Path(self.environment["INSTA_DATA"]) / "tls" / name
 
 
 def at(address: str) -> RunningSuite:
@@ -102,7 +108,8 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
             [sys.executable, "-m", "suite", *MODES[mode]], env=given, stdout=subprocess.PIPE, stderr=errors, text=True
         )
     try:
-        parts = _announced(process, log)
+        said = _announced(process, log)
+        parts = {name: (grpc, metrics) for name, grpc, metrics in _READY.findall(said)}
         yield RunningSuite(
             mode=mode,
             address=parts["gateway"][0],
@@ -111,6 +118,7 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
             environment=given,
             process=process,
             log=log,
+            said=said,
         )
     finally:
         process.terminate()
@@ -121,8 +129,8 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
             raise
 
 
-def _announced(process: subprocess.Popen[str], log: Path) -> dict[str, tuple[str, str]]:
-    """What a suite says of itself when it is ready: the addresses of gRPC and of the metrics, by part."""
+def _announced(process: subprocess.Popen[str], log: Path) -> str:
+    """What a suite says of itself when it is ready."""
     assert process.stdout is not None
     said = ""
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
@@ -133,4 +141,4 @@ def _announced(process: subprocess.Popen[str], log: Path) -> dict[str, tuple[str
             process.kill()
             raise AssertionError(f"the suite did not start:\n{said}\n{log.read_text()}")
         said += chunk
-    return {name: (grpc, metrics) for name, grpc, metrics in _READY.findall(said)}
+    return said

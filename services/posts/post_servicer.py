@@ -21,10 +21,9 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         self._pager = pager
 
     async def CreatePost(self, request: posts_pb2.CreatePostRequest, context: object) -> posts_pb2.CreatePostResponse:
-        author_id = caller().user_id
 
         def create(db: Database) -> posts_pb2.CreatePostResponse:
-            post = posts.create(db, author_id, request.title, request.description, request.image_urls)
+            post = posts.create(db, caller().user_id, request.title, request.description, request.image_urls)
             return posts_pb2.CreatePostResponse(post=post_message(post))
 
         return await self._replies.write(request, posts_pb2.CreatePostResponse, create)
@@ -60,18 +59,16 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         wanted = request.post
         values = {"title": wanted.title, "description": wanted.description, "image_urls": list(wanted.image_urls)}
         changes = masked(values, request.update_mask)
-        author = caller()
 
         def update(db: Database) -> posts_pb2.UpdatePostResponse:
-            return posts_pb2.UpdatePostResponse(post=post_message(posts.update(db, author, wanted.id, changes)))
+            return posts_pb2.UpdatePostResponse(post=post_message(posts.update(db, caller(), wanted.id, changes)))
 
         return await self._replies.write(request, posts_pb2.UpdatePostResponse, update)
 
     async def DeletePost(self, request: posts_pb2.DeletePostRequest, context: object) -> posts_pb2.DeletePostResponse:
-        actor = caller()
 
         def delete(db: Database) -> posts_pb2.DeletePostResponse:
-            posts.delete(db, actor, request.post_id)
+            posts.delete(db, caller(), request.post_id)
             return posts_pb2.DeletePostResponse()
 
         return await self._replies.write(request, posts_pb2.DeletePostResponse, delete)

@@ -1,1 +1,1 @@
-"""Accounts, passwords and signing keys."""
+"""Accounts, passwords, sessions and signing keys."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import peewee
 
-from chassis import clock, errors, identity, tombstones
+from chassis import audit, clock, errors, identity, tombstones
 from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
@@ -43,13 +43,14 @@ class Credentials(NamedTuple):
 
     user_id: int
     password_hash: bytes
+    password_version: int
 
 
 _columns = [getattr(User, name) for name in Account._fields]
 _by_id = compiled(User.select(*_columns).where(User.id == param("id")), row=Account)
 _by_ids = compiled(User.select(*_columns).where(among(User.id, "ids")), row=Account)
 _by_username = compiled(User.select(*_columns).where(User.username_key == param("key")), row=Account)
-_credentials = User.select(User.id, User.password_hash)
+_credentials = User.select(User.id, User.password_hash, User.password_version)
 _credentials_by_id = compiled(_credentials.where(User.id == param("id")), row=Credentials)
 _credentials_by_username = compiled(_credentials.where(User.username_key == param("key")), row=Credentials)
 _credentials_by_email = compiled(_credentials.where(User.email_key == param("key")), row=Credentials)
@@ -76,9 +77,12 @@ _insert = compiled(
     row=Account,
 )
 _set_password = compiled(
-    User.update(password_hash=param("new"), update_time=param("now")).where(
-        User.id == param("id"), User.password_hash == param("old")
+    User.update(password_hash=param("new"), password_version=User.password_version + 1, update_time=param("now")).where(
+        User.id == param("id"), User.password_version == param("version")
     )
+)
+_strengthen_password = compiled(
+    User.update(password_hash=param("new")).where(User.id == param("id"), User.password_version == param("version"))
 )
 _delete = compiled(User.delete().where(User.id == param("id")))
 
@@ -117,6 +121,7 @@ def create(
     except peewee.IntegrityError as conflict:
         raise _taken(conflict) from None
     assert account is not None
+    audit.record("account created", user_id=account.id, superuser=bool(account.superuser))
     return account
 
 
@@ -233,14 +238,16 @@ def set_password(db: Database, caller: Caller, checked: Credentials, password_ha
         PermissionDenied: it was changed meanwhile.
     """
     _acting(db, caller)
-    if not _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now()):
+    version = checked.password_version
+    if not _set_password.run(db, id=checked.user_id, version=version, new=password_hash, now=clock.now()):
         raise wrong_password("current_password")
     sessions.end_all(db, caller.user_id)
+    audit.record("password changed", user_id=caller.user_id)
 
 
 def strengthen_password(db: Database, checked: Credentials, password_hash: bytes) -> None:
-    """Store a new hash of the password that was checked, unless it was changed meanwhile."""
-    _set_password.run(db, id=checked.user_id, old=checked.password_hash, new=password_hash, now=clock.now())
+    """Store another hash of the password that was checked, unless it was changed meanwhile."""
+    _strengthen_password.run(db, id=checked.user_id, version=checked.password_version, new=password_hash)
 
 
 def update(db: Database, caller: Caller, user_id: int, changes: Mapping[str, str]) -> Account:
@@ -265,9 +272,11 @@ def update(db: Database, caller: Caller, user_id: int, changes: Mapping[str, str
         if name in values:
             values[f"{name}_key"] = _folded(values[name])
     try:
-        return _change(db, user_id, values)
+        changed = _change(db, user_id, values)
     except peewee.IntegrityError as conflict:
         raise _taken(conflict) from None
+    audit.record("account changed", user_id=user_id, fields=sorted(changes))
+    return changed
 
 
 def delete(db: Database, caller: Caller, user_id: int) -> None:
@@ -287,6 +296,7 @@ def delete(db: Database, caller: Caller, user_id: int) -> None:
     _delete.run(db, id=user_id)
     user_events.user_deleted(db, user_id)
     tombstones.add(db, USER, user_id)
+    audit.record("account deleted", user_id=user_id)
 
 
 def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None, superuser: bool | None) -> Account:
@@ -310,6 +320,7 @@ def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None,
     if (account.staff, account.superuser) == (roles["staff"], roles["superuser"]):
         return account
     sessions.end_all(db, user_id)
+    audit.record("roles changed", user_id=user_id, **{name: bool(value) for name, value in roles.items()})
     return _change(db, user_id, {name: int(value) for name, value in roles.items()})
 
 
@@ -329,6 +340,7 @@ def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Acco
     if not active:
         _keep_a_superuser(db, account)
         sessions.end_all(db, user_id)
+    audit.record("account activated" if active else "account deactivated", user_id=user_id)
     return _change(db, user_id, {"active": int(active)})
 
 
@@ -342,6 +354,7 @@ def end_sessions(db: Database, caller: Caller, user_id: int) -> None:
     actor = _acting(db, caller)
     _require_authority(actor, get(db, user_id))
     sessions.end_all(db, user_id)
+    audit.record("sessions revoked", user_id=user_id)
 
 
 def _acting(db: Database, caller: Caller) -> Account:
@@ -352,8 +365,7 @@ def _acting(db: Database, caller: Caller) -> Account:
     account = own(db, caller)
     if not account.active:
         raise identity.account_inactive()
-    if not sessions.goes_on(db, caller.session_id):
-        raise identity.session_ended()
+    sessions.require(db, caller)
     return account
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import audit, call, clock
+from chassis import call, clock
 from chassis.call import caller
 from chassis.replay import Replies
 from chassis.store import Database, Store
@@ -23,15 +23,14 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def Login(self, request: auth_pb2.LoginRequest, context: object) -> auth_pb2.LoginResponse:
         origin = call.origin()
         credentials = await self._store.read(accounts.credentials_for, request.login)
-        owner = throttle.unknown(request.login) if credentials is None else throttle.account(credentials.user_id)
-        correct = await self._check.matches(request.password, credentials, owner, throttle.address(origin.address))
+        correct = await self._check.matches(
+            "login", request.password, credentials, throttle.login(request.login), throttle.address(origin.address)
+        )
         if not correct or credentials is None:
-            audit.record("login failed", user_id=credentials and credentials.user_id)
             raise logins.wrong_credentials()
         stronger = await self._passwords.strengthened(request.password, credentials.password_hash)
         client_name = request.client_name or origin.user_agent
         login = await self._store.write(logins.begin, credentials, stronger, client_name, origin.address)
-        audit.record("login", user_id=login.account.id, session_id=login.session.id)
         token = tokens.issue(await self._store.read(keys.signer), login.account, login.session)
         return auth_pb2.LoginResponse(
             access_token=token.text,
@@ -46,20 +45,15 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     ) -> auth_pb2.ChangePasswordResponse:
         credentials = await self._store.read(accounts.credentials_of, caller())
         session = throttle.session(caller().session_id)
-        correct = await self._check.matches(request.current_password, credentials, session)
-        if not correct:
-            audit.record("password change failed", user_id=credentials.user_id)
+        if not await self._check.matches("password change", request.current_password, credentials, session):
             raise accounts.wrong_password("current_password")
-        owner = caller()
-        password_hash = await self._passwords.hash(request.new_password)
+        password_hash = await self._passwords.hash(request.new_password, field="new_password")
 
         def change(db: Database) -> auth_pb2.ChangePasswordResponse:
-            accounts.set_password(db, owner, credentials, password_hash)
+            accounts.set_password(db, caller(), credentials, password_hash)
             return auth_pb2.ChangePasswordResponse()
 
-        response = await self._replies.write(request, auth_pb2.ChangePasswordResponse, change)
-        audit.record("password changed", user_id=credentials.user_id)
-        return response
+        return await self._replies.write(request, auth_pb2.ChangePasswordResponse, change)
 
     async def GetKeySet(self, request: auth_pb2.GetKeySetRequest, context: object) -> auth_pb2.GetKeySetResponse:
         published = await self._store.read(keys.published)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from chassis import errors, identity
+from chassis import audit, errors, identity
 from chassis.errors import Reason
 from chassis.store import Database
 from services.users import accounts, sessions
@@ -36,14 +36,17 @@ def begin(db: Database, checked: Credentials, stronger_hash: bytes | None, clien
         Unauthenticated: the account was deleted meanwhile, or has another password now.
         PermissionDenied: it is deactivated.
     """
-    if accounts.credentials_by_id(db, checked.user_id) != checked:
+    current = accounts.credentials_by_id(db, checked.user_id)
+    if current is None or current.password_version != checked.password_version:
         raise wrong_credentials()
     account = accounts.get(db, checked.user_id)
     if not account.active:
+        audit.record("login to deactivated account", user_id=account.id)
         raise identity.account_inactive()
     if stronger_hash is not None:
         accounts.strengthen_password(db, checked, stronger_hash)
     session, token = sessions.begin(db, account.id, client_name, address)
+    audit.record("login", user_id=account.id, session_id=session.id)
     return Login(account, session, token)
 
 
@@ -57,7 +60,11 @@ def refresh(db: Database, token: RefreshToken, address: str) -> Login | Reuse:
     rotated = sessions.rotate(db, session, token, address)
     if rotated is None:
         sessions.end(db, session.user_id, session.id)
+        audit.record(
+            "refresh token reused", user_id=session.user_id, session_id=session.id, last_address=session.address
+        )
         return Reuse(session)
+    audit.record("session refreshed", user_id=session.user_id, session_id=session.id)
     return Login(accounts.get(db, session.user_id), *rotated)
 
 

@@ -16,6 +16,8 @@ class User(Table):
     email = peewee.TextField()
     email_key = peewee.TextField(unique=True)
     password_hash = peewee.BlobField()
+    # Another number for each password; a stronger hash of the same one keeps it.
+    password_version = peewee.IntegerField(default=0)
     first_name = peewee.TextField()
     last_name = peewee.TextField()
     bio = peewee.TextField()

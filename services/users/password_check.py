@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 from chassis import audit, errors
@@ -25,28 +26,47 @@ class PasswordCheck:
         self._passwords = passwords
         self._throttled = throttled
 
-    async def matches(self, password: str, credentials: Credentials | None, owner: Subject, *others: Subject) -> bool:
+    async def matches(
+        self, purpose: str, password: str, credentials: Credentials | None, owner: Subject, *others: Subject
+    ) -> bool:
         """Whether a password is that of an account. It takes as long if there is no account.
 
         Args:
+            purpose: What it is to allow, as the audit log tells of failures.
             owner: Whose failures are forgiven once the password was right.
             others: Who must not fail too often either, whoever's password it is.
 
         Raises:
             ResourceExhausted: somebody has to wait, or too many passwords are being checked.
         """
-        stored = None if credentials is None else credentials.password_hash
-        if not self._throttled:
-            return await self._passwords.check(password, stored)
-        if wait := await self._store.write(throttle.begin, [owner, *others]):
-            audit.record("password not looked at", user_id=credentials and credentials.user_id, wait_seconds=wait)
-            text = f"too many wrong passwords of late; try again in {math.ceil(wait)} seconds"
+        checking = asyncio.ensure_future(self._check(purpose, password, credentials, owner, *others))
+        # Who hangs up has tried all the same: it is counted, and stands in the audit log.
+        checking.add_done_callback(_seen)
+        return await asyncio.shield(checking)
+
+    async def _check(
+        self, purpose: str, password: str, credentials: Credentials | None, owner: Subject, *others: Subject
+    ) -> bool:
+        user_id = None if credentials is None else credentials.user_id
+        self._passwords.require_room()
+        if self._throttled and (wait := await self._store.write(throttle.begin, [owner, *others])):
+            audit.record(f"{purpose} throttled", user_id=user_id)
+            text = f"too many attempts, wrong or not answered yet; try again in {math.ceil(wait)} seconds"
             raise errors.ResourceExhausted(Reason.REASON_TOO_MANY_FAILURES, text, retry_after=wait)
         try:
-            correct = await self._passwords.check(password, stored)
+            correct = await self._passwords.check(password, None if credentials is None else credentials.password_hash)
         except errors.ResourceExhausted:
-            await self._store.write(throttle.undo, [owner, *others])
+            if self._throttled:
+                await self._store.write(throttle.undo, [owner, *others])
             raise
-        if correct:
+        if not correct:
+            audit.record(f"{purpose} failed", user_id=user_id)
+        elif self._throttled:
             await self._store.write(throttle.succeed, owner, others)
         return correct
+
+
+def _seen(checking: asyncio.Future[bool]) -> None:
+    """Nobody may be left who waits for it: what it raised is not to be reported as forgotten."""
+    if not checking.cancelled():
+        checking.exception()

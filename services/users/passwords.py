@@ -46,17 +46,19 @@ class Passwords:
         # bcrypt releases the GIL. More threads than cores would only slow the calls beside it.
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "bcrypt", initializer=_step_back)
 
-    async def hash(self, password: str) -> bytes:
+    async def hash(self, password: str, field: str = "password") -> bytes:
         """The hash to store of a new password.
+
+        Args:
+            field: Of the request, in which it came.
 
         Raises:
             InvalidArgument: it is one of the most common passwords.
             ResourceExhausted: too many passwords are being hashed.
         """
         if password.lower() in _MOST_COMMON:
-            text = "password: is one of the most common passwords, which attackers try first; choose another"
-            violations = [("password", "is one of the most common passwords")]
-            raise errors.InvalidArgument(Reason.REASON_COMMON_PASSWORD, text, violations=violations)
+            description = "is one of the most common passwords, which attackers try first; choose another"
+            raise errors.invalid_field(field, description, Reason.REASON_COMMON_PASSWORD)
         return await self._run(password, bcrypt.gensalt(self._cost))
 
     async def check(self, password: str, stored: bytes | None) -> bool:
@@ -70,15 +72,23 @@ class Passwords:
         return hmac.compare_digest(found, stored or b"")
 
     async def strengthened(self, password: str, stored: bytes) -> bytes | None:
-        """A hash to store in place of one that costs less than new ones do. None: it costs as much."""
-        if int(stored.split(b"$")[2]) >= self._cost:
+        """A hash to store in place of one that costs less than new ones do. None: it costs as much, or all are busy."""
+        if int(stored.split(b"$")[2]) >= self._cost or self._under_way >= self._limit:
             return None
         return await self._run(password, bcrypt.gensalt(self._cost))
 
-    async def _run(self, password: str, salt: bytes) -> bytes:
+    def require_room(self) -> None:
+        """Refuse to begin what would wait for long.
+
+        Raises:
+            ResourceExhausted: too many passwords are being hashed.
+        """
         if self._under_way >= self._limit:
             text = "too many passwords are being checked; try again"
             raise errors.ResourceExhausted(Reason.REASON_OVERLOADED, text, retry_after=1.0)
+
+    async def _run(self, password: str, salt: bytes) -> bytes:
+        self.require_room()
         self._under_way += 1
         hashing = asyncio.get_running_loop().run_in_executor(self._threads, _hash, password, salt)
         # Not where the call ends: a thread goes on with what its caller no longer waits for.

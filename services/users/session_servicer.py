@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import audit, call, clock
+from chassis import call, clock
 from chassis.call import caller
 from chassis.replay import Replies
 from chassis.store import Database, Store
@@ -22,7 +22,6 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         refresh_token = sessions.refresh_token(request.refresh_token)
         login = await self._store.write(logins.refresh, refresh_token, call.origin().address)
         if isinstance(login, logins.Reuse):
-            audit.record("refresh token reused", user_id=login.session.user_id, session_id=login.session.id)
             raise sessions.token_invalid()
         token = tokens.issue(await self._store.read(keys.signer), login.account, login.session)
         return sessions_pb2.RefreshSessionResponse(
@@ -33,28 +32,22 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         )
 
     async def Logout(self, request: sessions_pb2.LogoutRequest, context: object) -> sessions_pb2.LogoutResponse:
-        who = caller()
 
         def log_out(db: Database) -> sessions_pb2.LogoutResponse:
-            sessions.end(db, who.user_id, who.session_id)
+            sessions.log_out(db, caller())
             return sessions_pb2.LogoutResponse()
 
-        response = await self._replies.write(request, sessions_pb2.LogoutResponse, log_out)
-        audit.record("logout", user_id=who.user_id, session_id=who.session_id)
-        return response
+        return await self._replies.write(request, sessions_pb2.LogoutResponse, log_out)
 
     async def LogoutEverywhere(
         self, request: sessions_pb2.LogoutEverywhereRequest, context: object
     ) -> sessions_pb2.LogoutEverywhereResponse:
-        user_id = caller().user_id
 
         def log_out(db: Database) -> sessions_pb2.LogoutEverywhereResponse:
-            sessions.end_all(db, user_id)
+            sessions.log_out_everywhere(db, caller())
             return sessions_pb2.LogoutEverywhereResponse()
 
-        response = await self._replies.write(request, sessions_pb2.LogoutEverywhereResponse, log_out)
-        audit.record("logout everywhere", user_id=user_id)
-        return response
+        return await self._replies.write(request, sessions_pb2.LogoutEverywhereResponse, log_out)
 
     async def ListSessions(
         self, request: sessions_pb2.ListSessionsRequest, context: object
@@ -68,26 +61,19 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
     async def RevokeSession(
         self, request: sessions_pb2.RevokeSessionRequest, context: object
     ) -> sessions_pb2.RevokeSessionResponse:
-        user_id = caller().user_id
 
         def revoke(db: Database) -> sessions_pb2.RevokeSessionResponse:
-            if not sessions.end(db, user_id, request.session_id):
-                raise sessions.not_found(request.session_id)
+            sessions.revoke(db, caller(), request.session_id)
             return sessions_pb2.RevokeSessionResponse()
 
-        response = await self._replies.write(request, sessions_pb2.RevokeSessionResponse, revoke)
-        audit.record("session revoked", user_id=user_id, session_id=request.session_id)
-        return response
+        return await self._replies.write(request, sessions_pb2.RevokeSessionResponse, revoke)
 
     async def RevokeUserSessions(
         self, request: sessions_pb2.RevokeUserSessionsRequest, context: object
     ) -> sessions_pb2.RevokeUserSessionsResponse:
-        actor = caller()
 
         def revoke(db: Database) -> sessions_pb2.RevokeUserSessionsResponse:
-            accounts.end_sessions(db, actor, request.user_id)
+            accounts.end_sessions(db, caller(), request.user_id)
             return sessions_pb2.RevokeUserSessionsResponse()
 
-        response = await self._replies.write(request, sessions_pb2.RevokeUserSessionsResponse, revoke)
-        audit.record("sessions revoked", user_id=request.user_id)
-        return response
+        return await self._replies.write(request, sessions_pb2.RevokeUserSessionsResponse, revoke)

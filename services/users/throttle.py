@@ -17,7 +17,7 @@ from chassis.query import compiled, param
 from chassis.store import Database
 from services.users.models import Throttle
 
-_LONGEST_DELAY_SECONDS = 15 * 60
+_MICROS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Rule:
 
     Attributes:
         name: What is counted.
-        free: So many failures make nobody wait. Each further one doubles the delay, from one second to 15 minutes.
-        leak_seconds: How soon one of them is forgotten.
+        free: So many failures make nobody wait. Each further one doubles the delay, from one second on.
+        leak_seconds: How soon one of them is forgotten, and the longest delay: a longer one would stop no more.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Rule:
 
 
 # At the longest delay as many failures are forgotten as are added: about 100 guesses a day.
-ACCOUNT = Rule("account", free=5, leak_seconds=15 * 60)
+LOGIN = Rule("login", free=5, leak_seconds=15 * 60)
 # Many people may share an address.
 ADDRESS = Rule("address", free=100, leak_seconds=10)
 # Who confirms something with their password is logged in already.
@@ -55,14 +55,12 @@ class Subject(NamedTuple):
         return hashlib.blake2b(f"{self.rule.name}\0{self.name}".encode(), digest_size=16).digest()
 
 
-def account(user_id: int) -> Subject:
-    """The failures to log in to an account."""
-    return Subject(ACCOUNT, f"id {user_id}")
+def login(typed: str) -> Subject:
+    """The failures to log in with a name or an email address, whether anybody has it or not.
 
-
-def unknown(login: str) -> Subject:
-    """The failures to log in with a name that nobody has: they are counted as if somebody had it."""
-    return Subject(ACCOUNT, f"name {login.casefold()}")
+    An account has two of these: one count for both would tell which address belongs to which name.
+    """
+    return Subject(LOGIN, typed.casefold())
 
 
 def address(text: str) -> Subject:
@@ -104,16 +102,16 @@ def begin(db: Database, subjects: Sequence[Subject]) -> float:
     """
     now = clock.now()
     _delete_empty.run(db, now=now)
-    buckets = {subject: _get.one(db, key=subject.key) or _Bucket(now, now) for subject in subjects}
+    buckets = {subject: _bucket(db, subject, now) for subject in subjects}
     wait = max(bucket.open_time for bucket in buckets.values()) - now
     if wait > 0:
         return wait / 1e6
     for subject, bucket in buckets.items():
-        leak = subject.rule.leak_seconds * 1_000_000
-        empty_time = bucket.empty_time + leak
-        doublings = (empty_time - now) // leak - subject.rule.free
-        delay = min(2**doublings, _LONGEST_DELAY_SECONDS) if doublings >= 0 else 0
-        _put.run(db, key=subject.key, empty_time=empty_time, open_time=now + delay * 1_000_000)
+        rule = subject.rule
+        empty_time = bucket.empty_time + rule.leak_seconds * _MICROS
+        doublings = (empty_time - now) // (rule.leak_seconds * _MICROS) - rule.free
+        delay = min(2**doublings, rule.leak_seconds) if doublings >= 0 else 0
+        _put.run(db, key=subject.key, empty_time=empty_time, open_time=now + delay * _MICROS if delay else 0)
     return 0.0
 
 
@@ -124,11 +122,18 @@ def succeed(db: Database, owner: Subject, others: Sequence[Subject]) -> None:
 
 
 def undo(db: Database, subjects: Sequence[Subject]) -> None:
-    """Count an attempt no more."""
-    now = clock.now()
+    """Count an attempt no more. The delay that it began ends; that of another failure meanwhile ends with it."""
     for subject in subjects:
         bucket = _get.one(db, key=subject.key)
         if bucket is not None:
-            empty_time = bucket.empty_time - subject.rule.leak_seconds * 1_000_000
-            # Nobody waited when the attempt began, or it would not have.
-            _put.run(db, key=subject.key, empty_time=empty_time, open_time=now)
+            empty_time = bucket.empty_time - subject.rule.leak_seconds * _MICROS
+            _put.run(db, key=subject.key, empty_time=empty_time, open_time=0)
+
+
+def _bucket(db: Database, subject: Subject, now: int) -> _Bucket:
+    bucket = _get.one(db, key=subject.key)
+    fullest = (subject.rule.free + 20) * subject.rule.leak_seconds * _MICROS
+    if bucket is None or bucket.empty_time > now + fullest:
+        # Fuller than it can get: the clock was ahead when it was stored, and was set back.
+        return _Bucket(now, 0)
+    return bucket

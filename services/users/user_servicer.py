@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import audit, replay
+from chassis import replay
 from chassis.call import caller
 from chassis.masks import masked
 from chassis.paging import Pager
@@ -47,20 +47,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             return users_pb2.CreateUserResponse(user=private_user(account))
 
         response = await self._replies.write(request, users_pb2.CreateUserResponse, create)
-        if not made:
-            return await self._for_its_owner(response, request.password)
-        audit.record("account created", user_id=response.user.id)
-        return response
-
-    async def _for_its_owner(
-        self, response: users_pb2.CreateUserResponse, password: str
-    ) -> users_pb2.CreateUserResponse:
-        """The answer to a registration that comes again. It has no token: the password tells who sends it."""
-        user_id = response.user.id
-        credentials = await self._store.read(accounts.credentials_by_id, user_id)
-        if not await self._check.matches(password, credentials, throttle.account(user_id)):
-            raise replay.id_reused()
-        return response
+        return response if made else await self._for_its_owner(response, request.password)
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
         account, private = await self._store.read(accounts.seen, caller(), request.user_id)
@@ -101,57 +88,54 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         changes = masked(values, request.update_mask)
         if "private_details.email" in changes:
             changes["email"] = changes.pop("private_details.email")
-        owner = caller()
 
         def update(db: Database) -> users_pb2.UpdateUserResponse:
-            return users_pb2.UpdateUserResponse(user=private_user(accounts.update(db, owner, user.id, changes)))
+            return users_pb2.UpdateUserResponse(user=private_user(accounts.update(db, caller(), user.id, changes)))
 
-        response = await self._replies.write(request, users_pb2.UpdateUserResponse, update)
-        audit.record("account changed", user_id=user.id, fields=sorted(changes))
-        return response
+        return await self._replies.write(request, users_pb2.UpdateUserResponse, update)
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, context: object) -> users_pb2.DeleteUserResponse:
         if request.user_id == caller().user_id:
             credentials = await self._store.read(accounts.credentials_of, caller())
             session = throttle.session(caller().session_id)
-            if not await self._check.matches(request.password, credentials, session):
-                audit.record("account deletion failed", user_id=request.user_id)
+            if not await self._check.matches("account deletion", request.password, credentials, session):
                 raise accounts.wrong_password("password")
-        actor = caller()
 
         def delete(db: Database) -> users_pb2.DeleteUserResponse:
-            accounts.delete(db, actor, request.user_id)
+            accounts.delete(db, caller(), request.user_id)
             return users_pb2.DeleteUserResponse()
 
-        response = await self._replies.write(request, users_pb2.DeleteUserResponse, delete)
-        audit.record("account deleted", user_id=request.user_id)
-        return response
+        return await self._replies.write(request, users_pb2.DeleteUserResponse, delete)
 
     async def SetRoles(self, request: users_pb2.SetRolesRequest, context: object) -> users_pb2.SetRolesResponse:
-        actor = caller()
         staff = request.staff if request.HasField("staff") else None
         superuser = request.superuser if request.HasField("superuser") else None
 
         def set_roles(db: Database) -> users_pb2.SetRolesResponse:
-            account = accounts.set_roles(db, actor, request.user_id, staff=staff, superuser=superuser)
+            account = accounts.set_roles(db, caller(), request.user_id, staff=staff, superuser=superuser)
             return users_pb2.SetRolesResponse(user=private_user(account))
 
-        response = await self._replies.write(request, users_pb2.SetRolesResponse, set_roles)
-        roles = response.user.private_details
-        audit.record("roles set", user_id=request.user_id, staff=roles.staff, superuser=roles.superuser)
-        return response
+        return await self._replies.write(request, users_pb2.SetRolesResponse, set_roles)
 
     async def SetActive(self, request: users_pb2.SetActiveRequest, context: object) -> users_pb2.SetActiveResponse:
-        actor = caller()
 
         def set_active(db: Database) -> users_pb2.SetActiveResponse:
-            account = accounts.set_active(db, actor, request.user_id, request.active)
+            account = accounts.set_active(db, caller(), request.user_id, request.active)
             return users_pb2.SetActiveResponse(user=private_user(account))
 
-        response = await self._replies.write(request, users_pb2.SetActiveResponse, set_active)
-        audit.record("account activated" if request.active else "account deactivated", user_id=request.user_id)
-        return response
+        return await self._replies.write(request, users_pb2.SetActiveResponse, set_active)
 
     async def GetErasure(self, request: users_pb2.GetErasureRequest, context: object) -> users_pb2.GetErasureResponse:
         erased, left = await self._store.read(erasure.left_of, request.user_id)
         return users_pb2.GetErasureResponse(erased=erased, left=left)
+
+    async def _for_its_owner(
+        self, response: users_pb2.CreateUserResponse, password: str
+    ) -> users_pb2.CreateUserResponse:
+        """The answer to a registration that comes again. It has no token: the password tells who sends it."""
+        user_id = response.user.id
+        credentials = await self._store.read(accounts.credentials_by_id, user_id)
+        owner = throttle.login(response.user.username)
+        if not await self._check.matches("registration", password, credentials, owner):
+            raise replay.id_reused()
+        return response

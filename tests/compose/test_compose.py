@@ -24,6 +24,27 @@ _HEALTHY_WITHIN_SECONDS = 120.0
 # It opens the files of the databases, which are out of reach in the containers.
 _READS_FILES = "tests/end_to_end/test_counters.py::test_counters_equal_the_rows_that_are_stored"
 
+# Within a container: the code that a call of the posts service ends with.
+_ASK_POSTS = """
+import os, pathlib, sys
+import grpc
+own = pathlib.Path(os.environ["INSTA_PEER_TLS"])
+authority, key, certificate = ((own / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+credentials = {
+    "no certificate": grpc.ssl_channel_credentials(authority),
+    "certificate": grpc.ssl_channel_credentials(authority, key, certificate),
+}
+address = os.environ["INSTA_POSTS_ADDRESS"]
+if sys.argv[1] == "plaintext":
+    channel = grpc.insecure_channel(address)
+else:
+    channel = grpc.secure_channel(address, credentials[sys.argv[1]])
+try:
+    channel.unary_unary("/insta.posts.v1.PostService/GetPost")(b"", timeout=10)
+except grpc.RpcError as error:
+    print(error.code().name)
+"""
+
 
 class Containers:
     """The services of docker-compose.yml under a project name of their own, the gateway on a free port.
@@ -121,7 +142,7 @@ def test_every_part_drains_when_it_is_stopped(containers: Containers) -> None:
     containers.compose("stop")
 
     assert {name: one["State"]["ExitCode"] for name, one in containers.all().items()} == {
-        "users": 0, "posts": 0, "social": 0, "gateway": 0,
+        "tls": 0, "users": 0, "posts": 0, "social": 0, "gateway": 0,
     }  # fmt: skip
     containers.up()
 
@@ -134,4 +155,31 @@ def test_only_the_gateway_can_be_reached_and_only_from_this_machine(containers: 
 
     port = containers.address().rpartition(":")[2]
     gateway = [{"HostIp": "127.0.0.1", "HostPort": port}]
-    assert published == {"users": [], "posts": [], "social": [], "gateway": gateway}
+    assert published == {"tls": [], "users": [], "posts": [], "social": [], "gateway": gateway}
+
+
+@pytest.mark.parametrize(
+    ("container", "how", "answer"),
+    [
+        ("gateway", "plaintext", "UNAVAILABLE"),
+        ("gateway", "no certificate", "UNAVAILABLE"),
+        ("gateway", "certificate", "UNAUTHENTICATED"),
+        ("social", "certificate", "UNAUTHENTICATED"),
+        ("users", "certificate", "PERMISSION_DENIED"),
+    ],
+)
+def test_a_part_answers_only_those_whose_certificate_is_of_an_allowed_caller(
+    container: str, how: str, answer: str, containers: Containers
+) -> None:
+    assert containers.compose("exec", "-T", container, "python", "-c", _ASK_POSTS, how).strip() == answer
+
+
+def test_a_part_sees_no_key_but_its_own(containers: Containers) -> None:
+    listing = 'cd / && find /etc/insta/tls -name "*.key"'
+
+    seen = {
+        part: containers.compose("exec", "-T", part, "sh", "-c", listing).split()
+        for part in ("users", "posts", "social", "gateway")
+    }
+
+    assert seen == {part: [f"/etc/insta/tls/{part}/tls.key"] for part in seen}

@@ -7,9 +7,8 @@ import itertools
 import os
 from dataclasses import dataclass
 
-import grpc
-
 from insta.gateway.v1 import admin_pb2
+from tests.certificates import channel_to, credentials_of
 from tests.people import People, Person, WithToken
 from tests.running import RunningSuite
 
@@ -50,13 +49,14 @@ class World:
     """A suite that runs apart, and the people and channels to call its parts with.
 
     Attributes:
-        channels: To each part, by name. They carry no token.
+        channels: To each part as the gateway has them, by name. They carry no token.
     """
 
     def __init__(self, suite: RunningSuite) -> None:
         self.people = People(suite.address)
+        as_gateway = credentials_of(suite.certificates("gateway"))
         self.channels = {
-            part: grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+            part: self.people.channel if part == "gateway" else channel_to(part, address, as_gateway)
             for part, address in suite.addresses.items()
         }
 

@@ -41,7 +41,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     deleted.
     """
     REASON_TOKEN_EXPIRED: _Reason.ValueType  # 12
-    """UNAUTHENTICATED: the access token has expired. Log in again."""
+    """UNAUTHENTICATED: the access token has expired. Refresh the session, or log in again."""
     REASON_WRONG_CREDENTIALS: _Reason.ValueType  # 13
     """UNAUTHENTICATED: no account with this name and password. It never says which of the two is wrong."""
     REASON_WRONG_PASSWORD: _Reason.ValueType  # 14
@@ -93,8 +93,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_STORAGE_FULL: _Reason.ValueType  # 63
     """RESOURCE_EXHAUSTED: the disk of a service is full. Nothing was stored."""
     REASON_TOO_MANY_FAILURES: _Reason.ValueType  # 64
-    """RESOURCE_EXHAUSTED: too many wrong passwords, for the account or from the address. google.rpc.RetryInfo says when to come
-    back; each further failure doubles the wait, to 15 minutes at most.
+    """RESOURCE_EXHAUSTED: too many wrong passwords: for the name, from the address, or in the session. google.rpc.RetryInfo says
+    when to come back; each further failure doubles the wait, to 15 minutes at most.
     """
     REASON_RATE_LIMITED: _Reason.ValueType  # 65
     """RESOURCE_EXHAUSTED: the caller changes more in a minute than the server admits. google.rpc.RetryInfo says when to come
@@ -129,7 +129,7 @@ REASON_TOKEN_INVALID: Reason.ValueType  # 11
 deleted.
 """
 REASON_TOKEN_EXPIRED: Reason.ValueType  # 12
-"""UNAUTHENTICATED: the access token has expired. Log in again."""
+"""UNAUTHENTICATED: the access token has expired. Refresh the session, or log in again."""
 REASON_WRONG_CREDENTIALS: Reason.ValueType  # 13
 """UNAUTHENTICATED: no account with this name and password. It never says which of the two is wrong."""
 REASON_WRONG_PASSWORD: Reason.ValueType  # 14
@@ -181,8 +181,8 @@ REASON_DEADLINE_EXCEEDED: Reason.ValueType  # 62
 REASON_STORAGE_FULL: Reason.ValueType  # 63
 """RESOURCE_EXHAUSTED: the disk of a service is full. Nothing was stored."""
 REASON_TOO_MANY_FAILURES: Reason.ValueType  # 64
-"""RESOURCE_EXHAUSTED: too many wrong passwords, for the account or from the address. google.rpc.RetryInfo says when to come
-back; each further failure doubles the wait, to 15 minutes at most.
+"""RESOURCE_EXHAUSTED: too many wrong passwords: for the name, from the address, or in the session. google.rpc.RetryInfo says
+when to come back; each further failure doubles the wait, to 15 minutes at most.
 """
 REASON_RATE_LIMITED: Reason.ValueType  # 65
 """RESOURCE_EXHAUSTED: the caller changes more in a minute than the server admits. google.rpc.RetryInfo says when to come

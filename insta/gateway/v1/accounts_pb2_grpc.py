@@ -106,7 +106,7 @@ class AccountServiceServicer:
 
     def Login(self, request, context):
         """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
-        one. A person has at most 50 sessions; another one ends the session that would expire first.
+        one. A person has at most 50 sessions; another one ends the session that was not used for longest.
         UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
         same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
         (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
@@ -126,14 +126,15 @@ class AccountServiceServicer:
 
     def Logout(self, request, context):
         """Ends the session of the access token that the call carries. All its tokens are refused within a second.
-        Repeating it changes nothing more.
+        Repeating it changes nothing more, and answers UNAUTHENTICATED (SESSION_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LogoutEverywhere(self, request, context):
-        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more.
+        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more, and answers
+        UNAUTHENTICATED (SESSION_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

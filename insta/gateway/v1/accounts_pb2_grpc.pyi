@@ -22,7 +22,7 @@ class AccountServiceStub:
     """
     Login: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LoginRequest, _accounts_pb2.LoginResponse]
     """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
-    one. A person has at most 50 sessions; another one ends the session that would expire first.
+    one. A person has at most 50 sessions; another one ends the session that was not used for longest.
     UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
     same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
     (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
@@ -34,10 +34,12 @@ class AccountServiceStub:
     """
     Logout: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LogoutRequest, _accounts_pb2.LogoutResponse]
     """Ends the session of the access token that the call carries. All its tokens are refused within a second.
-    Repeating it changes nothing more.
+    Repeating it changes nothing more, and answers UNAUTHENTICATED (SESSION_ENDED).
     """
     LogoutEverywhere: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LogoutEverywhereRequest, _accounts_pb2.LogoutEverywhereResponse]
-    """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more."""
+    """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more, and answers
+    UNAUTHENTICATED (SESSION_ENDED).
+    """
     ListSessions: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListSessionsRequest, _accounts_pb2.ListSessionsResponse]
     """Lists the sessions of the caller, the last used first: 50 at most."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RevokeSessionRequest, _accounts_pb2.RevokeSessionResponse]
@@ -79,7 +81,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_accounts_pb2.LoginRequest, _abc.Awaitable[_accounts_pb2.LoginResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.LoginResponse]:
         """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
-        one. A person has at most 50 sessions; another one ends the session that would expire first.
+        one. A person has at most 50 sessions; another one ends the session that was not used for longest.
         UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
         same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
         (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.
@@ -103,7 +105,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_accounts_pb2.LogoutRequest, _abc.Awaitable[_accounts_pb2.LogoutResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.LogoutResponse]:
         """Ends the session of the access token that the call carries. All its tokens are refused within a second.
-        Repeating it changes nothing more.
+        Repeating it changes nothing more, and answers UNAUTHENTICATED (SESSION_ENDED).
         """
 
     @_abc_1.abstractmethod
@@ -112,7 +114,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.LogoutEverywhereRequest,
         context: _aio.ServicerContext[_accounts_pb2.LogoutEverywhereRequest, _abc.Awaitable[_accounts_pb2.LogoutEverywhereResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.LogoutEverywhereResponse]:
-        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more."""
+        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more, and answers
+        UNAUTHENTICATED (SESSION_ENDED).
+        """
 
     @_abc_1.abstractmethod
     def ListSessions(

@@ -58,7 +58,7 @@ class AuthServiceServicer:
 
     def Login(self, request, context):
         """Exchanges a username or email address and a password for a session: an access token, and a refresh token for the next
-        one. A person has at most 50 sessions; another one ends the session that would expire first.
+        one. A person has at most 50 sessions; another one ends the session that was not used for longest.
         UNAUTHENTICATED (WRONG_CREDENTIALS) if no account has both; unknown names and wrong passwords answer alike and in the
         same time. PERMISSION_DENIED (ACCOUNT_INACTIVE), told only to who knows the password. RESOURCE_EXHAUSTED
         (TOO_MANY_FAILURES) after some wrong passwords, with growing delays.

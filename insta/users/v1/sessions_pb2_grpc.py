@@ -84,14 +84,15 @@ class SessionServiceServicer:
 
     def Logout(self, request, context):
         """Ends the session of the access token that the call carries. All its tokens are refused within a second.
-        Repeating it changes nothing more.
+        Repeating it changes nothing more, and answers UNAUTHENTICATED (SESSION_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LogoutEverywhere(self, request, context):
-        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more.
+        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more, and answers
+        UNAUTHENTICATED (SESSION_ENDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

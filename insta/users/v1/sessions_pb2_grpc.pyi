@@ -25,10 +25,12 @@ class SessionServiceStub:
     """
     Logout: _aio.UnaryUnaryMultiCallable[_sessions_pb2.LogoutRequest, _sessions_pb2.LogoutResponse]
     """Ends the session of the access token that the call carries. All its tokens are refused within a second.
-    Repeating it changes nothing more.
+    Repeating it changes nothing more, and answers UNAUTHENTICATED (SESSION_ENDED).
     """
     LogoutEverywhere: _aio.UnaryUnaryMultiCallable[_sessions_pb2.LogoutEverywhereRequest, _sessions_pb2.LogoutEverywhereResponse]
-    """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more."""
+    """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more, and answers
+    UNAUTHENTICATED (SESSION_ENDED).
+    """
     ListSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ListSessionsRequest, _sessions_pb2.ListSessionsResponse]
     """Lists the sessions of the caller, the last used first: 50 at most."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RevokeSessionRequest, _sessions_pb2.RevokeSessionResponse]
@@ -61,7 +63,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_sessions_pb2.LogoutRequest, _abc.Awaitable[_sessions_pb2.LogoutResponse]],
     ) -> _abc.Awaitable[_sessions_pb2.LogoutResponse]:
         """Ends the session of the access token that the call carries. All its tokens are refused within a second.
-        Repeating it changes nothing more.
+        Repeating it changes nothing more, and answers UNAUTHENTICATED (SESSION_ENDED).
         """
 
     @_abc_1.abstractmethod
@@ -70,7 +72,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sessions_pb2.LogoutEverywhereRequest,
         context: _aio.ServicerContext[_sessions_pb2.LogoutEverywhereRequest, _abc.Awaitable[_sessions_pb2.LogoutEverywhereResponse]],
     ) -> _abc.Awaitable[_sessions_pb2.LogoutEverywhereResponse]:
-        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more."""
+        """Ends all sessions of the caller, the one that calls included. Repeating it changes nothing more, and answers
+        UNAUTHENTICATED (SESSION_ENDED).
+        """
 
     @_abc_1.abstractmethod
     def ListSessions(

@@ -1,4 +1,4 @@
-"""Sessions, the event log, and the counts of wrong passwords."""
+"""Sessions, the event log, the counts of wrong passwords, and which password an account has."""
 
 import peewee
 
@@ -34,3 +34,4 @@ def up(migrator, db):
     tables = [Session, Throttle, LoggedEvent, EventLog]
     with db.bind_ctx(tables):
         db.create_tables(tables)
+    migrator.migrate(migrator.add_column("user", "password_version", peewee.IntegerField(default=0)))
