@@ -26,6 +26,10 @@ ROLE_STAFF = "staff"
 ROLE_SUPERUSER = "superuser"
 
 _USER_ID = re.compile("[1-9][0-9]{0,18}")
+_LARGEST_USER_ID = 2**63 - 1
+# Three parts in base64url without padding (RFC 7515): a token has one spelling. PyJWT would let padding pass, and JSON
+# that is no UTF-8 (RFC 8725, 3.7): "eyJ" is the beginning of an object with a name, in UTF-8.
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TOKEN_LIMIT = 4096
 # The clocks of two machines differ: a token may seem to come from a future as near as this.
 LEEWAY_SECONDS = 5
@@ -107,9 +111,7 @@ class Verifier:
                 issuer=ISSUER,
                 options={"require": REQUIRED_CLAIMS, "strict_aud": True, "verify_iat": False},
             )
-            if claims["iat"] > time.time() + LEEWAY_SECONDS:
-                raise _invalid()
-            return _caller(claims), float(claims["exp"])
+            return _caller(claims), _expire_time(claims)
         except jwt.ExpiredSignatureError:
             text = "the access token has expired; refresh the session, or log in again"
             raise errors.Unauthenticated(Reason.REASON_TOKEN_EXPIRED, text) from None
@@ -145,23 +147,32 @@ def _token(authorization: str) -> str:
         text = "this method needs an access token: send the metadata 'authorization: Bearer <access_token>'"
         raise errors.Unauthenticated(Reason.REASON_TOKEN_MISSING, text)
     scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or len(token) > _TOKEN_LIMIT:
+    if scheme.lower() != "bearer" or len(token) > _TOKEN_LIMIT or not _TOKEN.fullmatch(token):
         raise _invalid()
     return token
 
 
 def _caller(claims: Mapping[str, object]) -> Caller:
-    roles = claims.get("roles", [])
-    user_id = str(claims["sub"])
-    if not isinstance(roles, list) or not _USER_ID.fullmatch(user_id):
+    user_id, session_id, roles = str(claims["sub"]), claims["sid"], claims.get("roles", [])
+    if not _USER_ID.fullmatch(user_id) or int(user_id) > _LARGEST_USER_ID:
+        raise _invalid()
+    if not isinstance(session_id, str) or not session_id:
+        raise _invalid()
+    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
         raise _invalid()
     superuser = ROLE_SUPERUSER in roles
-    return Caller(
-        user_id=int(user_id),
-        staff=superuser or ROLE_STAFF in roles,
-        superuser=superuser,
-        session_id=str(claims["sid"]),
-    )
+    return Caller(int(user_id), staff=superuser or ROLE_STAFF in roles, superuser=superuser, session_id=session_id)
+
+
+def _expire_time(claims: Mapping[str, object]) -> float:
+    issued, expires = claims["iat"], claims["exp"]
+    # PyJWT would take text and fractions for times, and NaN for one that has passed.
+    if type(issued) is not int or type(expires) is not int:
+        raise _invalid()
+    # No token is issued for longer, and for no longer is it remembered that its session has ended.
+    if issued > time.time() + LEEWAY_SECONDS or expires - issued > LIFETIME_SECONDS:
+        raise _invalid()
+    return float(expires)
 
 
 def _invalid() -> errors.Unauthenticated:

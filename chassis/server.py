@@ -272,19 +272,21 @@ def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> 
 def _incoming(
     endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], internal: bool, callers: tls.Callers | None
 ) -> Call:
-    authorization = ""
+    authorizations: list[str] = []
     trace_id = ""
     metadata = _metadata.get()
     for key, value in metadata:
         if key == AUTHORIZATION_KEY:
-            authorization = str(value)
+            authorizations.append(str(value))
         elif key == TRACEPARENT_KEY:
             trace_id = trace_id_of(str(value))
     remaining = context.time_remaining()
     seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
     origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
-    call = Call(endpoint.path, authorization, deadline, trace_id or new_trace_id(), origin)
+    # Several are joined, as HTTP has it (RFC 9110, 5.3), and are no token: who reads another of them than this server
+    # would take somebody else for the caller.
+    call = Call(endpoint.path, ", ".join(authorizations), deadline, trace_id or new_trace_id(), origin)
     if callers is not None:
         call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))

@@ -63,6 +63,7 @@ def create(
         )
 
     account = _with_users(settings, store)
+    audit.record("superuser created", user_id=account.id, operator_uid=os.getuid())
     click.echo(f"created the superuser {account.username} with the id {account.id}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -104,6 +105,9 @@ async def _serve(
             port = await server.start(listen)
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
+        # What is there now stays. To look through all of it for garbage would halt every call for some 50 ms, at times.
+        gc.collect()
+        gc.freeze()
         announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.

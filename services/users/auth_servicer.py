@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chassis import call, clock
+from chassis import call, clock, identity
 from chassis.call import caller
 from chassis.replay import Replies
 from chassis.store import Database, Store
@@ -31,6 +31,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         stronger = await self._passwords.strengthened(request.password, credentials.password_hash)
         client_name = request.client_name or origin.user_agent
         login = await self._store.write(logins.begin, credentials, stronger, client_name, origin.address)
+        if isinstance(login, logins.Deactivated):
+            raise identity.account_inactive()
         token = tokens.issue(await self._store.read(keys.signer), login.account, login.session)
         return auth_pb2.LoginResponse(
             access_token=token.text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from chassis import audit, errors, identity
+from chassis import audit, errors
 from chassis.errors import Reason
 from chassis.store import Database
 from services.users import accounts, sessions
@@ -20,13 +20,21 @@ class Login(NamedTuple):
     refresh_token: RefreshToken
 
 
+class Deactivated(NamedTuple):
+    """The password was right, but the account is deactivated."""
+
+    account: Account
+
+
 class Reuse(NamedTuple):
     """A refresh token came a second time; its session was ended."""
 
     session: SessionRow
 
 
-def begin(db: Database, checked: Credentials, stronger_hash: bytes | None, client_name: str, address: str) -> Login:
+def begin(
+    db: Database, checked: Credentials, stronger_hash: bytes | None, client_name: str, address: str
+) -> Login | Deactivated:
     """Begin a session of an account whose password was checked.
 
     Args:
@@ -34,7 +42,6 @@ def begin(db: Database, checked: Credentials, stronger_hash: bytes | None, clien
 
     Raises:
         Unauthenticated: the account was deleted meanwhile, or has another password now.
-        PermissionDenied: it is deactivated.
     """
     current = accounts.credentials_by_id(db, checked.user_id)
     if current is None or current.password_version != checked.password_version:
@@ -42,7 +49,7 @@ def begin(db: Database, checked: Credentials, stronger_hash: bytes | None, clien
     account = accounts.get(db, checked.user_id)
     if not account.active:
         audit.record("login to deactivated account", user_id=account.id)
-        raise identity.account_inactive()
+        return Deactivated(account)
     if stronger_hash is not None:
         accounts.strengthen_password(db, checked, stronger_hash)
     session, token = sessions.begin(db, account.id, client_name, address)

@@ -109,8 +109,9 @@ def begin(db: Database, subjects: Sequence[Subject]) -> float:
     for subject, bucket in buckets.items():
         rule = subject.rule
         empty_time = bucket.empty_time + rule.leak_seconds * _MICROS
-        doublings = (empty_time - now) // (rule.leak_seconds * _MICROS) - rule.free
-        delay = min(2**doublings, rule.leak_seconds) if doublings >= 0 else 0
+        # Begun ones count: a failure that has leaked a little is still one.
+        failures = -((now - empty_time) // (rule.leak_seconds * _MICROS))
+        delay = min(2 ** (failures - rule.free - 1), rule.leak_seconds) if failures > rule.free else 0
         _put.run(db, key=subject.key, empty_time=empty_time, open_time=now + delay * _MICROS if delay else 0)
     return 0.0
 

@@ -21,7 +21,8 @@ from insta.social.v1 import likes_pb2, likes_pb2_grpc
 from services.users import accounts, keys
 from services.users import service as users
 from services.users.accounts import Account
-from tests.people import Failure, People, Person, WithToken
+from tests.certificates import channel_to, credentials_of
+from tests.people import People, Person, WithToken, refused_soon
 from tests.running import PASSWORD, RunningSuite
 
 # What the suite promises to do within a second takes longer on a machine that is busy.
@@ -68,20 +69,6 @@ async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
             await asyncio.sleep(0.02)
 
 
-async def refused_soon(call: Callable[[], Awaitable[Any]]) -> Failure:
-    """How a call fails that may succeed for a while."""
-
-    async def fails() -> Failure | None:
-        try:
-            await call()
-        except grpc.aio.AioRpcError as error:
-            return Failure(error)
-        return None
-
-    failed: Failure = await eventually(fails)
-    return failed
-
-
 async def refused_everywhere(suite: RunningSuite, person: Person) -> None:
     """The tokens of an ended session are refused: where it is read and changed, by every part that listens."""
     calls: list[Callable[[], Awaitable[Any]]] = [
@@ -98,17 +85,18 @@ async def refused_everywhere(suite: RunningSuite, person: Person) -> None:
 
 
 def _direct(suite: RunningSuite, token: str) -> list[Callable[[], Awaitable[Any]]]:
-    """Changes at the services themselves, past the gateway."""
-    posts = stored_posts_pb2_grpc.PostServiceStub(WithToken(_channel(suite.addresses["posts"]), token))
-    likes = likes_pb2_grpc.LikeServiceStub(WithToken(_channel(suite.addresses["social"]), token))
+    """Changes at the services themselves, which the gateway makes for others."""
+    posts = stored_posts_pb2_grpc.PostServiceStub(WithToken(part(suite, "posts"), token))
+    likes = likes_pb2_grpc.LikeServiceStub(WithToken(part(suite, "social"), token))
     return [
         lambda: posts.CreatePost(stored_posts_pb2.CreatePostRequest(title="Late")),
         lambda: likes.LikePost(likes_pb2.LikePostRequest(post_id=1)),
     ]
 
 
-def _channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+def part(suite: RunningSuite, name: str) -> grpc.aio.Channel:
+    """A channel to a part that runs apart, as the gateway has one."""
+    return channel_to(name, suite.addresses[name], credentials_of(suite.certificates("gateway")))
 
 
 @asynccontextmanager
@@ -134,15 +122,20 @@ async def people_from(source: str, address: str) -> AsyncIterator[People]:
     async with people_at(f"127.0.0.1:{relaying.sockets[0].getsockname()[1]}") as people:
         yield people
     relaying.close()
-    await asyncio.gather(*passing)
+    # gRPC keeps a connection open as long as anybody holds on to a call that was made over it.
+    for task in passing:
+        task.cancel()
+    await asyncio.gather(*passing, return_exceptions=True)
 
 
 async def _pass_on(read: asyncio.StreamReader, write: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while chunk := await read.read(65536):
-            write.write(chunk)
-            await write.drain()
-    write.close()
+    try:
+        with suppress(ConnectionError):
+            while chunk := await read.read(65536):
+                write.write(chunk)
+                await write.drain()
+    finally:
+        write.close()
 
 
 @contextmanager
