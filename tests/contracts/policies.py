@@ -198,6 +198,7 @@ POLICIES = (
         case="a superuser",
     ),
     _superusers("insta.gateway.v1.AdminService/SetUserRoles", _promotion),
+    _staff("insta.gateway.v1.AdminService/GetErasure", _this_user),
     _staff("insta.gateway.v1.AdminService/RevokeUserSessions", _this_user),
     _staff(
         "insta.gateway.v1.AdminService/RevokeUserSessions",
@@ -222,6 +223,8 @@ POLICIES = (
         case="a superuser",
     ),
     _services("insta.users.v1.EventService/ReadEvents", _nothing),
+    _services("insta.users.v1.EventService/FindMissingUsers", _these_users),
+    _staff("insta.users.v1.UserService/GetErasure", _this_user),
     _everybody("insta.users.v1.UserService/CreateUser", _new_account),
     _users("insta.users.v1.UserService/GetUser", _this_user),
     _users("insta.users.v1.UserService/BatchGetUsers", _these_users),
@@ -258,6 +261,9 @@ POLICIES = (
     _users("insta.posts.v1.PostService/BatchCountPosts", lambda s: {"author_ids": [s.owner.id]}),
     _owner("insta.posts.v1.PostService/UpdatePost", _a_new_title),
     _owner("insta.posts.v1.PostService/DeletePost", _this_post, staff=OK, superuser=OK),
+    _staff("insta.posts.v1.PostService/GetErasure", _this_user),
+    _services("insta.posts.v1.EventService/ReadEvents", _nothing),
+    _services("insta.posts.v1.EventService/FindMissingPosts", _these_posts),
     # Follows, likes, comments, and their counters.
     _users("insta.social.v1.FollowService/Follow", lambda s: {"followee_id": s.bystander.id}),
     _users("insta.social.v1.FollowService/Unfollow", lambda s: {"followee_id": s.bystander.id}),
@@ -274,4 +280,5 @@ POLICIES = (
     _users("insta.social.v1.CommentService/ListComments", _this_post),
     _users("insta.social.v1.StatsService/BatchGetPostStats", _these_posts),
     _users("insta.social.v1.StatsService/BatchGetUserStats", _these_users),
+    _staff("insta.social.v1.StatsService/GetErasure", _this_user),
 )

@@ -27,6 +27,7 @@ ALLOWED = {
     "insta.users.v1.SessionService": {"gateway"},
     "insta.users.v1.EventService": {"gateway", "posts", "social"},
     "insta.posts.v1.PostService": {"gateway", "social"},
+    "insta.posts.v1.EventService": {"social"},
     "insta.social.v1.FollowService": {"gateway"},
     "insta.social.v1.LikeService": {"gateway"},
     "insta.social.v1.CommentService": {"gateway"},
@@ -41,7 +42,7 @@ REFUSED = "UNAVAILABLE "
 # What the interceptor says next to callers that it lets in, whose empty requests have no token.
 LET_IN = {
     access_pb2.Access.ACCESS_PUBLIC: {"OK", "INVALID_ARGUMENT INVALID_FIELDS"},
-    access_pb2.Access.ACCESS_SERVICE: {"OK"},
+    access_pb2.Access.ACCESS_SERVICE: {"OK", "INVALID_ARGUMENT INVALID_FIELDS"},
 }
 TOKEN_MISSING = {"UNAUTHENTICATED TOKEN_MISSING"}
 every_service = pytest.mark.parametrize("service", ALLOWED)

@@ -381,7 +381,7 @@ async def test_while_a_server_drains_its_followers_do_not_keep_it_busy(tmp_path:
     assembly = Assembly(Settings(data=tmp_path, bcrypt_cost=4), together(), GATEWAY)
     server = assembly.server(shares_port=False, certificate=None)
     await server.start("127.0.0.1:0")
-    assembly.follow()
+    assembly.begin()
     await assembly.first_news()
 
     def asked() -> float:

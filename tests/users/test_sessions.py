@@ -17,6 +17,7 @@ import pytest_asyncio
 from chassis import identity
 from chassis.call import Caller
 from chassis.errors import Unauthenticated
+from chassis.replay import Replies
 from chassis.store import Database, Store
 from insta.gateway.v1 import accounts_pb2, accounts_pb2_grpc, admin_pb2
 from insta.users.v1 import auth_pb2
@@ -589,7 +590,9 @@ async def test_logins_at_once_all_begin_a_session_while_the_hash_of_the_password
     hashed = await Passwords(4).hash(PASSWORD)
     ana = store.write_now(account, password_hash=hashed)
     costlier = Passwords(5)
-    servicer = AuthServicer(store, costlier, PasswordCheck(store, costlier, throttled=True))
+    servicer = AuthServicer(
+        store, Replies(store, b"a key of some bytes"), costlier, PasswordCheck(store, costlier, throttled=True)
+    )
     request = auth_pb2.LoginRequest(login=ana.username, password=PASSWORD)
 
     answers = await asyncio.gather(*(servicer.Login(request, None) for _ in range(4)), return_exceptions=True)
