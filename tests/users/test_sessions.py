@@ -590,9 +590,8 @@ async def test_logins_at_once_all_begin_a_session_while_the_hash_of_the_password
     hashed = await Passwords(4).hash(PASSWORD)
     ana = store.write_now(account, password_hash=hashed)
     costlier = Passwords(5)
-    servicer = AuthServicer(
-        store, Replies(store, b"a key of some bytes"), costlier, PasswordCheck(store, costlier, throttled=True)
-    )
+    check = PasswordCheck(store, costlier, throttled=True)
+    servicer = AuthServicer(store, Replies(store, b"a key of some bytes"), costlier, check)
     request = auth_pb2.LoginRequest(login=ana.username, password=PASSWORD)
 
     answers = await asyncio.gather(*(servicer.Login(request, None) for _ in range(4)), return_exceptions=True)
