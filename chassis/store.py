@@ -197,6 +197,17 @@ class Store:
         self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop, context))
         return await future
 
+    def read_now(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a read on the calling thread, in which all queries see the same moment: from commands that serve no
+        calls."""
+        with self._db.atomic():
+            return query(self._db, *args, **kwargs)
+
     def write_now(
         self,
         change: Callable[Concatenate[Database, Arguments], Result],
