@@ -49,7 +49,8 @@ class CounterColumn:
         table: Any = counter.model
         key = table._meta.primary_key
         rows: Any = counted.model
-        others = {other: 0 for other in table._meta.sorted_fields if other not in (key, counter)}
+        # Compared by name: `==` of fields makes an expression.
+        others = {other: 0 for name, other in table._meta.fields.items() if name not in (key.name, counter.name)}
         self.name = name_of(counter)
         self._stored = compiled(
             table.select(key, counter).where(key > param("above")).order_by(key).limit(AT_ONCE), row=_Tally

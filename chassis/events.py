@@ -84,6 +84,11 @@ _first_since = compiled(
     LoggedEvent.select(peewee.fn.min(LoggedEvent.id + 0)).where(LoggedEvent.time >= param("start_time"))
 )
 _head = compiled(LoggedEvent.select(peewee.fn.max(LoggedEvent.id)))
+_between = compiled(
+    LoggedEvent.select(peewee.fn.count(LoggedEvent.id)).where(
+        LoggedEvent.id > param("offset"), LoggedEvent.id <= param("end")
+    )
+)
 _log = compiled(EventLog.select(EventLog.epoch, EventLog.floor_offset).where(EventLog.id == _ONLY), row=_Log)
 _oldest = LoggedEvent.select(LoggedEvent.id).where(LoggedEvent.time < param("before")).order_by(LoggedEvent.id)
 _forget = compiled(
@@ -116,6 +121,12 @@ def state(db: Database) -> State:
     """The log as it is now. One that was never used has no epoch."""
     whole = _log.one(db) or _Log("", 0)
     return State(whole.epoch, whole.floor_offset, max(_head.all(db)[0][0] or 0, whole.floor_offset))
+
+
+def between(db: Database, offset: int, end: int) -> int:
+    """How many events there are after one offset and up to another."""
+    count: int = _between.all(db, offset=offset, end=end)[0][0]
+    return count
 
 
 def append(db: Database, event: message.Message) -> None:

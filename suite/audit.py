@@ -36,8 +36,9 @@ ROWS = {"users": users.ROWS, "posts": posts.ROWS, "social": social.ROWS}
 _OWNERS = {kind: name for name, rows in ROWS.items() for kind in rows.missing}
 _SHOWN = 5
 _PAUSE_SECONDS = 0.05
-# A running suite does something within this time: its consumers ask again at once, its erasure ten times a second.
-_STANDSTILL_SECONDS = 2.0
+# A running suite does something within this time: a consumer that has to compare hears so when its question for events
+# is answered.
+_STANDSTILL_SECONDS = consumer.WAIT_SECONDS + 2.0
 
 
 class Page(NamedTuple):
@@ -109,8 +110,9 @@ def audit(settings: Settings, repair: bool, wait: float) -> None:
                 raise click.ClickException(
                     "a damaged file cannot be mended: put a backup in its place (insta restore)."
                 )
+            # First of all, so that nothing is erased that has a tombstone by mistake.
+            _repair(results)
             with _at_work(settings):
-                _repair(results)
                 results = _audit(stores, wait)
             click.echo("\nAfter the repair:")
             _print(results)
@@ -156,16 +158,15 @@ class Arrivals:
     def behind(self, reader: str, log: str) -> str:
         """What a service has still to read of a log, as the log is, or was when waiting for it began."""
         position = self._stores[reader].read_now(consumer.position_of, log)
-        state = self._heads.get(log) or self._stores[log].read_now(events.state)
-        if position == ("", 0) and not state.floor_offset:
-            return _waiting(state.head_offset)
-        if position.epoch != state.epoch:
-            return "the log is another one now"
-        if position.offset < state.floor_offset:
-            return f"read to {position.offset}, and forgotten to {state.floor_offset}"
-        if position.offset > self._stores[log].read_now(events.state).head_offset:
-            return f"read to {position.offset}, and the log ends at {state.head_offset}"
-        return _waiting(state.head_offset - position.offset)
+        now = self._stores[log].read_now(events.state)
+        until = self._heads.get(log, now)
+        if position != ("", 0) or now.floor_offset:
+            if position.epoch != now.epoch:
+                return "the log is another one now"
+            if not now.floor_offset <= position.offset <= now.head_offset:
+                return f"read to {position.offset}, and there are events from {now.floor_offset} to {now.head_offset}"
+        waiting = self._stores[log].read_now(events.between, position.offset, until.head_offset)
+        return f"{waiting:,} events wait" if waiting else ""
 
     def wait(self, seconds: float) -> None:
         """Wait until everybody has read every log as far as it goes now, and has erased what was gone then.
@@ -234,8 +235,6 @@ def _reference_check(service: str, stores: Mapping[str, Store], reference: Refer
 
     def orphans(ids: Sequence[int]) -> list[int]:
         missing = stores[owner].read_now(ROWS[owner].missing[kind], ids)
-        if service == owner:
-            return sorted(missing)
         # What is known to be gone is a matter of its tombstone.
         known = {gone.id for gone in store.read_now(tombstones.among_ids, kind, missing)}
         return sorted(set(missing) - known)
@@ -259,8 +258,13 @@ def _reference_check(service: str, stores: Mapping[str, Store], reference: Refer
 def _tombstone_checks(service: str, stores: Mapping[str, Store], kind: str) -> Iterator[Check]:
     store, owner = stores[service], _OWNERS[kind]
 
+    def missing(ids: Sequence[int]) -> list[int]:
+        return stores[owner].read_now(ROWS[owner].missing[kind], ids)
+
     def left(gone: Sequence[tombstones.Gone]) -> list[int]:
-        return store.read_now(ROWS[service].left_among, kind, [one.id for one in gone if one.erased])
+        ids = store.read_now(ROWS[service].left_among, kind, [one.id for one in gone if one.erased])
+        # What exists has a tombstone by mistake: its rows are to stay.
+        return sorted(missing(ids))
 
     def pages(differing: Callable[[Sequence[tombstones.Gone]], list[int]]) -> Callable[[int], Page]:
         def page(above: int) -> Page:
@@ -273,8 +277,8 @@ def _tombstone_checks(service: str, stores: Mapping[str, Store], kind: str) -> I
         return lambda ids: _in_parts(ids, lambda part: differing(store.read_now(tombstones.among_ids, kind, part)))
 
     def existing(gone: Sequence[tombstones.Gone]) -> list[int]:
-        ids = {one.id for one in gone}
-        return sorted(ids - set(stores[owner].read_now(ROWS[owner].missing[kind], list(ids))))
+        ids = [one.id for one in gone]
+        return sorted(set(ids) - set(missing(ids)))
 
     def pending(gone: Sequence[tombstones.Gone]) -> list[int]:
         return [one.id for one in gone if not one.erased]
@@ -285,7 +289,7 @@ def _tombstone_checks(service: str, stores: Mapping[str, Store], kind: str) -> I
     def revive(ids: Sequence[int]) -> None:
         store.write_now(_revive, service, kind, ids)
         # Somebody may have deleted one meanwhile.
-        if gone := stores[owner].read_now(ROWS[owner].missing[kind], ids):
+        if gone := missing(ids):
             bury(gone)
 
     yield Check(service, f"{kind} gone and erased: rows left", pages(left), again(left), bury)
@@ -388,10 +392,6 @@ def _damage(db: Database) -> list[str]:
 
 def _data_version(db: Database) -> int:
     return int(db.execute_sql("PRAGMA data_version").fetchall()[0][0])
-
-
-def _waiting(count: int) -> str:
-    return f"{count} events wait" if count else ""
 
 
 def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -19,6 +19,11 @@ def path_of(settings: Settings, service: Service) -> Path:
     return settings.data / f"{service.name}.db"
 
 
+def restore_to_finish(settings: Settings) -> Path:
+    """The folder of databases that take the place of those there are. It exists while that is under way."""
+    return settings.data / "restore.ready"
+
+
 def open_store(settings: Settings, service: Service, on_commit: Callable[[int], None] = lambda writes: None) -> Store:
     """The database of a service, made or brought up to date if need be.
 
@@ -27,6 +32,9 @@ def open_store(settings: Settings, service: Service, on_commit: Callable[[int], 
     """
     if service.migrations is None:
         raise LookupError(f"the {service.name} service has no database")
+    if restore_to_finish(settings).exists():
+        text = f"a restore into {settings.data} was interrupted. Finish it: run the insta restore command again."
+        raise click.ClickException(text)
     path = path_of(settings, service)
     try:
         return Store(path, service.migrations, on_commit)
