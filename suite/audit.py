@@ -113,6 +113,9 @@ def audit(settings: Settings, repair: bool, wait: float) -> None:
             # First of all, so that nothing is erased that has a tombstone by mistake.
             _repair(results)
             with _at_work(settings):
+                for _ in ROWS:
+                    # What one service erases, others hear of afterwards.
+                    Arrivals(stores).wait(wait)
                 results = _audit(stores, wait)
             click.echo("\nAfter the repair:")
             _print(results)
