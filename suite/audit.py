@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chassis import audit as audit_log
-from chassis import consumer, events, tombstones
+from chassis import background, consumer, events, tombstones
 from chassis.consistency import AT_ONCE, BOTTOM, CounterColumn, Reference
 from chassis.settings import Settings
 from chassis.store import Database, Store
@@ -174,7 +174,7 @@ class Arrivals:
     def wait(self, seconds: float) -> None:
         """Wait until everybody has read every log as far as it goes now, and has erased what was gone then.
 
-        Ends as well when nothing happens any more, or after some time.
+        Ends as well when nobody is at work, when nothing happens any more, or after some time.
         """
         self._heads = {name: self._stores[name].read_now(events.state) for name, rows in ROWS.items() if rows.appends}
         end = time.monotonic() + seconds
@@ -199,10 +199,13 @@ class Arrivals:
             now = time.monotonic()
             if self._versions() != versions:
                 versions, moved_at = self._versions(), now
-            if now >= end or now - moved_at >= _STANDSTILL_SECONDS:
+            if now >= end or now - moved_at >= _STANDSTILL_SECONDS or not self._somebody_at_work():
                 return False
             time.sleep(_PAUSE_SECONDS)
         return True
+
+    def _somebody_at_work(self) -> bool:
+        return any(store.is_leased(background.ERASURE) for store in self._stores.values())
 
     def _versions(self) -> list[int]:
         """Numbers that change with each commit of anybody else."""
@@ -323,10 +326,11 @@ def _at_work(settings: Settings) -> Iterator[None]:
             # It does run, and does the work itself.
             yield
             return
-        stopping = threading.Event()
+        begun, stopping = threading.Event(), threading.Event()
         thread = held.enter_context(ThreadPoolExecutor(1))
-        working = thread.submit(asyncio.run, _work(settings, stopping))
+        working = thread.submit(asyncio.run, _work(settings, begun, stopping))
         try:
+            begun.wait()
             yield
         finally:
             stopping.set()
@@ -344,10 +348,15 @@ def _hold(held: ExitStack, settings: Settings) -> bool:
     return True
 
 
-async def _work(settings: Settings, stopping: threading.Event) -> None:
-    assembly = Assembly(settings, together(), GATEWAY)
+async def _work(settings: Settings, begun: threading.Event, stopping: threading.Event) -> None:
     try:
+        assembly = Assembly(settings, together(), GATEWAY)
         assembly.begin()
+        # The first step of each task takes its lease.
+        await asyncio.sleep(0)
+    finally:
+        begun.set()
+    try:
         await asyncio.to_thread(stopping.wait)
     finally:
         await assembly.close()

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from suite.main import main
 from tests.people import People
-from tests.running import MODES, RunningSuite, insta, running
+from tests.running import MODES, RunningSuite, environment, insta, running
 from tests.suite.crowds import leave, use
 
 CLIENTS = 8
@@ -80,6 +80,21 @@ def read(environment: Mapping[str, str], service: str, query: str) -> list[tuple
         return connection.execute(query).fetchall()
 
 
+async def live(address: str) -> None:
+    """Have people use a suite, of whom one leaves."""
+    people = People(address)
+    *_, last = await use(people, CLIENTS)
+    await leave(last)
+    await people.channel.close()
+
+
+def wait_for_erasure(environment: Mapping[str, str]) -> None:
+    """Wait until nothing is left of the one who left, and of their post."""
+    erased = "SELECT kind FROM tombstone WHERE erased ORDER BY kind"
+    while read(environment, "social", erased) != [("post",), ("user",)]:
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="module", params=MODES)
 def used(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """A running suite of these tests' own, in each of the ways to run one: others leave nothing under way."""
@@ -90,20 +105,11 @@ def used(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module", params=["running", "stopped"])
 def damaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """The environment of a suite that people used, and whose databases may be damaged; it runs, or no longer does."""
-
-    async def live(address: str) -> None:
-        people = People(address)
-        *_, last = await use(people, CLIENTS)
-        await leave(last)
-        await people.channel.close()
-
     with ExitStack() as started:
         suite = started.enter_context(running("together", tmp_path_factory.mktemp("damaged") / "var"))
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, live(suite.address)).result()
-        erased = "SELECT kind FROM tombstone WHERE erased ORDER BY kind"
-        while read(suite.environment, "social", erased) != [("post",), ("user",)]:
-            time.sleep(0.01)
+        wait_for_erasure(suite.environment)
         assert differences(audited(suite.environment)) == {}
         if request.param == "stopped":
             started.close()
@@ -124,7 +130,7 @@ async def test_nothing_differs_while_people_write_and_delete_their_accounts(used
     people = People(used.address)
     done = asyncio.Event()
 
-    async def live() -> int:
+    async def come_and_go() -> int:
         left = 0
         while not done.is_set():
             for member in await use(people, 2):
@@ -132,7 +138,7 @@ async def test_nothing_differs_while_people_write_and_delete_their_accounts(used
                 left += 1
         return left
 
-    living = [asyncio.create_task(live()) for _ in range(CLIENTS // 2)]
+    living = [asyncio.create_task(come_and_go()) for _ in range(CLIENTS // 2)]
     try:
         audits = [await asyncio.to_thread(audited, used.environment) for _ in range(3)]
     finally:
@@ -310,6 +316,103 @@ def test_damage_is_found_named_and_mended(damaged: Mapping[str, str], damage: st
     assert differences(audited(damaged)) == {}
     # What was right before stays, and nothing else does.
     assert rows(damaged) == before
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Mapping[str, str]:
+    """The environment of a suite that people used, and that was stopped."""
+    with running("together", tmp_path / "var") as suite, ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, live(suite.address)).result()
+        given = suite.environment
+        wait_for_erasure(given)
+    return given
+
+
+def test_rows_of_somebody_with_a_tombstone_by_mistake_stay(stopped: Mapping[str, str]) -> None:
+    before = rows(stopped)
+    # Nothing is erased yet, and would be at the next start.
+    change(stopped, "social", f"INSERT INTO tombstone (kind, gone_id, erased) VALUES ('user', {_SOMEBODY}, 0)")
+    change(stopped, "social", f"INSERT INTO tombstone (kind, gone_id, erased) VALUES ('post', {_SOMETHING}, 0)")
+
+    mended = repaired(stopped)
+
+    assert differences(mended) == {}
+    assert rows(stopped) == before
+
+
+def test_an_account_that_vanished_without_an_event_is_erased_everywhere(stopped: Mapping[str, str]) -> None:
+    change(stopped, "users", "DELETE FROM user WHERE id = (SELECT MAX(user_id) FROM session)")
+
+    found, mended = audited(stopped), repaired(stopped)
+
+    assert differences(found) == {
+        "users: session.user_id: user does not exist": 1,
+        "posts: post.author_id: user does not exist": 1,
+        "social: like.user_id: user does not exist": 1,
+        "social: comment.author_id: user does not exist": 1,
+        "social: follow.follower_id: user does not exist": 1,
+        "social: follow.followee_id: user does not exist": 1,
+    }
+    assert differences(mended) == {}
+    assert differences(audited(stopped)) == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE cursor SET offset = offset + 1000 WHERE log = 'users'",
+        "UPDATE cursor SET epoch = 'another' WHERE log = 'users'",
+        "UPDATE cursor SET offset = offset - 1 WHERE log = 'users'",
+        "DELETE FROM cursor WHERE log = 'users'",
+    ],
+)
+def test_a_cursor_that_is_not_at_the_head_of_its_log_is_found_and_moves_on(
+    stopped: Mapping[str, str], damage: str
+) -> None:
+    change(stopped, "social", damage)
+
+    found, mended = audited(stopped), repaired(stopped)
+
+    assert differences(found) == {"social: log of users: read to its head": 1}
+    assert differences(mended) == {}
+    assert differences(audited(stopped)) == {}
+
+
+def test_what_is_still_to_be_erased_is_no_difference_of_its_own_while_the_suite_runs(
+    stopped: Mapping[str, str],
+) -> None:
+    # Somebody was deleted a moment before the stop.
+    change(stopped, "posts", f"UPDATE tombstone SET erased = 0 WHERE gone_id = {_GONE}")
+    assert differences(audited(stopped)) == {"posts: user gone: still to be erased": 1}
+
+    with running("together", Path(stopped["INSTA_DATA"]), superuser=False):
+        assert differences(audited(stopped)) == {}
+
+
+def test_a_damaged_file_is_found_and_left_as_it_is(stopped: Mapping[str, str]) -> None:
+    path = Path(stopped["INSTA_DATA"]) / "social.db"
+    [(page,)] = read(stopped, "social", "SELECT rootpage FROM sqlite_master WHERE name = 'comment_post_id'")
+    [(size,)] = read(stopped, "social", "PRAGMA page_size")
+    assert isinstance(page, int)
+    assert isinstance(size, int)
+    damaged = bytearray(path.read_bytes())
+    damaged[page * size - 64 : page * size] = bytes(64)
+    path.write_bytes(damaged)
+
+    found, mended = audited(stopped), repaired(stopped)
+
+    assert differences(found).keys() == {"social: integrity_check, foreign_key_check"}
+    assert mended.code == 1
+    assert "insta restore" in mended.stderr
+    assert path.read_bytes() == damaged
+
+
+def test_without_databases_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    said = insta("audit", environment=environment(tmp_path))
+
+    assert said.returncode == 1
+    assert "INSTA_DATA" in said.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def rows(environment: Mapping[str, str]) -> dict[str, object]:
