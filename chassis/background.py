@@ -12,6 +12,7 @@ from chassis import clock, errors, events, logs, tombstones
 from chassis.store import Database, Store
 from chassis.tombstones import Gone
 
+ERASURE = "erasure"
 _SECONDS_AFTER_FAILURE = 1.0
 _SECONDS_BETWEEN_TRIES = 0.25
 _PAUSE_SECONDS = 0.1
@@ -69,7 +70,7 @@ def erasing(store: Store, erase_some: Callable[[Database, Gone], None]) -> Backg
         await store.write(erase_some, gone)
         return True
 
-    return BackgroundTask("erasure", step, _PAUSE_SECONDS)
+    return BackgroundTask(ERASURE, step, _PAUSE_SECONDS)
 
 
 def forgetting_events(store: Store) -> BackgroundTask:

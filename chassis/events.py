@@ -56,6 +56,14 @@ class Batch(NamedTuple):
     head_offset: int
 
 
+class State(NamedTuple):
+    """A log as a whole: its epoch, the offset up to which it is forgotten, and that of its last event."""
+
+    epoch: str
+    floor_offset: int
+    head_offset: int
+
+
 class _Log(NamedTuple):
     epoch: str
     floor_offset: int
@@ -76,6 +84,11 @@ _first_since = compiled(
     LoggedEvent.select(peewee.fn.min(LoggedEvent.id + 0)).where(LoggedEvent.time >= param("start_time"))
 )
 _head = compiled(LoggedEvent.select(peewee.fn.max(LoggedEvent.id)))
+_between = compiled(
+    LoggedEvent.select(peewee.fn.count(LoggedEvent.id)).where(
+        LoggedEvent.id > param("offset"), LoggedEvent.id <= param("end")
+    )
+)
 _log = compiled(EventLog.select(EventLog.epoch, EventLog.floor_offset).where(EventLog.id == _ONLY), row=_Log)
 _oldest = LoggedEvent.select(LoggedEvent.id).where(LoggedEvent.time < param("before")).order_by(LoggedEvent.id)
 _forget = compiled(
@@ -84,11 +97,36 @@ _forget = compiled(
 _raise_floor = compiled(EventLog.update(floor_offset=param("floor_offset")).where(EventLog.id == _ONLY))
 _first = EventLog.insert(id=_ONLY, epoch=param("epoch"), floor_offset=0)
 _begin = compiled(_first.on_conflict(action="nothing", conflict_target=[EventLog.id]))
+_renew = compiled(
+    EventLog.insert(id=_ONLY, epoch=param("epoch"), floor_offset=0).on_conflict(
+        conflict_target=[EventLog.id], preserve=[EventLog.epoch]
+    )
+)
 
 
 def begin(db: Database) -> None:
     """Give the log its epoch, if it has none. Runs in a write, before the log is used."""
     _begin.run(db, epoch=secrets.token_hex(8))
+
+
+def renew(db: Database) -> None:
+    """Give the log a new epoch, where it is not the continuation of what its readers know: a copy put in its place.
+
+    Consumers compare then instead of reading on, and followers start over. Runs in a write, while nobody reads.
+    """
+    _renew.run(db, epoch=secrets.token_hex(8))
+
+
+def state(db: Database) -> State:
+    """The log as it is now. One that was never used has no epoch."""
+    whole = _log.one(db) or _Log("", 0)
+    return State(whole.epoch, whole.floor_offset, max(_head.all(db)[0][0] or 0, whole.floor_offset))
+
+
+def between(db: Database, offset: int, end: int) -> int:
+    """How many events there are after one offset and up to another."""
+    count: int = _between.all(db, offset=offset, end=end)[0][0]
+    return count
 
 
 def append(db: Database, event: message.Message) -> None:

@@ -18,6 +18,23 @@ class IdField(peewee.AutoField):
         return peewee.NodeList((super().ddl(ctx), peewee.SQL("AUTOINCREMENT")))
 
 
+# More than any service hands out between a backup and the loss of what came after it.
+_SKIPPED = 1_000_000_000
+_BY_SEQUENCE = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'"
+
+
+def skip_ids(db: peewee.Database) -> None:
+    """Leave out so many ids in every table that none can be assigned again that a later state of the database knew.
+
+    Runs in a write, once an older copy took the place of a database.
+    """
+    for (table,) in db.execute_sql(_BY_SEQUENCE).fetchall():
+        if not db.execute_sql(
+            "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ? RETURNING 1", (_SKIPPED, table)
+        ).fetchall():
+            db.execute_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, _SKIPPED))
+
+
 # Plain peewee would hand Python's booleans to APSW, which takes none.
 BooleanField = apsw_ext.BooleanField
 

@@ -197,6 +197,17 @@ class Store:
         self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop, context))
         return await future
 
+    def read_now(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a read on the calling thread, in which all queries see the same moment: from commands that serve no
+        calls."""
+        with self._db.atomic():
+            return query(self._db, *args, **kwargs)
+
     def write_now(
         self,
         change: Callable[Concatenate[Database, Arguments], Result],
@@ -224,6 +235,18 @@ class Store:
             return False
         self._leases.append(lease)
         return True
+
+    def is_leased(self, name: str) -> bool:
+        """Whether some process has a lease at the moment."""
+        lease = os.open(f"{self._path}.{name}.lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Given back at once: who wants it in this moment tries again.
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lease)
+        return False
 
     def close(self) -> None:
         """Finish the writes that are waiting, and close the connections of this thread and of the store's own."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import peewee
 
 from chassis.models import BooleanField, Table
-from chassis.query import compiled, param
+from chassis.query import among, compiled, param
 from chassis.store import Database, Store
 
 _COMPARED_AT_ONCE = 500
@@ -49,8 +49,25 @@ _columns = (Tombstone.kind, Tombstone.gone_id, Tombstone.erased)
 _get = compiled(
     Tombstone.select(*_columns).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")), row=Gone
 )
+_above = compiled(
+    Tombstone.select(*_columns)
+    .where(Tombstone.kind == param("kind"), Tombstone.gone_id > param("above"))
+    .order_by(Tombstone.gone_id)
+    .limit(_COMPARED_AT_ONCE),
+    row=Gone,
+)
+_among = compiled(
+    Tombstone.select(*_columns).where(Tombstone.kind == param("kind"), among(Tombstone.gone_id, "ids")), row=Gone
+)
 _pending = compiled(Tombstone.select(*_columns).where(Tombstone.erased == param("no")).limit(1), row=Gone)
+_unfinished = compiled(Tombstone.select(*_columns).where(Tombstone.erased == param("no")), row=Gone)
 _finish = compiled(Tombstone.update(erased=1).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")))
+_reopen = compiled(
+    Tombstone.insert(kind=param("kind"), gone_id=param("id"), erased=0).on_conflict(
+        conflict_target=[Tombstone.kind, Tombstone.gone_id], preserve=[Tombstone.erased]
+    )
+)
+_drop = compiled(Tombstone.delete().where(Tombstone.kind == param("kind"), among(Tombstone.gone_id, "ids")))
 
 
 def add(db: Database, kind: str, gone_id: int) -> None:
@@ -63,14 +80,39 @@ def get(db: Database, kind: str, gone_id: int) -> Gone | None:
     return _get.one(db, kind=kind, id=gone_id)
 
 
+def above(db: Database, kind: str, gone_id: int) -> list[Gone]:
+    """The tombstones of a kind with ids above one, in growing order, some at a time."""
+    return _above.all(db, kind=kind, above=gone_id)
+
+
+def among_ids(db: Database, kind: str, ids: Sequence[int]) -> list[Gone]:
+    """The tombstones that there are of these ids."""
+    return _among.all(db, kind=kind, ids=ids)
+
+
 def pending(db: Database) -> Gone | None:
     """Something of which there may be rows left. None: everything is erased."""
     return _pending.one(db, no=0)
 
 
+def unfinished(db: Database) -> list[Gone]:
+    """Everything of which there may be rows left."""
+    return _unfinished.all(db, no=0)
+
+
 def finish(db: Database, gone: Gone) -> None:
     """Nothing is left of it."""
     _finish.run(db, kind=gone.kind, id=gone.id)
+
+
+def reopen(db: Database, kind: str, gone_id: int) -> None:
+    """Something is gone, and there are rows of it: erase it, though that was done already."""
+    _reopen.run(db, kind=kind, id=gone_id)
+
+
+def drop(db: Database, kind: str, ids: Sequence[int]) -> None:
+    """These are not gone: let them be referred to again."""
+    _drop.run(db, kind=kind, ids=ids)
 
 
 def referred_to(field: peewee.Field) -> compiled[tuple[int]]:
@@ -93,11 +135,11 @@ async def bury_missing(
     """
     for source in sources:
         above = 0
-        while known := await store.read(_above, source, above):
+        while known := await store.read(_next, source, above):
             for gone_id in await missing(known):
                 await store.write(add, kind, gone_id)
             above = known[-1]
 
 
-def _above(db: Database, source: compiled[tuple[int]], above: int) -> list[int]:
+def _next(db: Database, source: compiled[tuple[int]], above: int) -> list[int]:
     return [row[0] for row in source.all(db, above=above)]

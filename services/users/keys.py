@@ -47,6 +47,7 @@ _newest_first = compiled(
 )
 _insert = compiled(SigningKey.insert(kid=param("kid"), private_key=param("private_key"), sign_time=param("sign_time")))
 _delete = compiled(SigningKey.delete().where(SigningKey.kid == param("kid")))
+_delete_all = compiled(SigningKey.delete())
 
 
 def ensure(db: Database) -> None:
@@ -63,6 +64,13 @@ def rotate(db: Database) -> Key:
         if key.kid not in kept:
             _delete.run(db, kid=key.kid)
     return _add(db, clock.now() + LEAD_MICROS)
+
+
+def replace(db: Database) -> Key:
+    """Make a new key that signs at once, and let no token be valid that another one signed. Runs while nobody verifies
+    tokens."""
+    _delete_all.run(db)
+    return _add(db, clock.now())
 
 
 def signer(db: Database) -> Key:

@@ -92,6 +92,7 @@ _prolong = compiled(
 )
 _delete = compiled(Session.delete().where(Session.id == param("id"), Session.user_id == param("user_id")))
 _delete_all = compiled(Session.delete().where(Session.user_id == param("user_id")).returning(Session.id))
+_delete_everybodys = compiled(Session.delete().returning(Session.user_id, Session.id))
 _delete_expired = compiled(Session.delete().where(Session.expire_time <= param("now")))
 
 
@@ -224,6 +225,17 @@ def end_all(db: Database, user_id: int) -> list[str]:
     if ended:
         user_events.sessions_ended(db, user_id, ended)
     return ended
+
+
+def end_everybodys(db: Database) -> int:
+    """End all sessions of everybody. Returns how many."""
+    ended = _delete_everybodys.all(db)
+    by_user: dict[int, list[str]] = {}
+    for user_id, session_id in ended:
+        by_user.setdefault(user_id, []).append(session_id)
+    for user_id, session_ids in by_user.items():
+        user_events.sessions_ended(db, user_id, session_ids)
+    return len(ended)
 
 
 def refresh_token(text: str) -> RefreshToken:
