@@ -72,14 +72,14 @@ _put = compiled(
         request_mac=param("request_mac"),
         response=param("response"),
         create_time=param("now"),
-    ).on_conflict(
-        # Only one that is too old can be there.
-        conflict_target=[Reply.caller_id, Reply.method, Reply.request_id],
-        preserve=[Reply.request_mac, Reply.response, Reply.create_time],
     )
 )
-_oldest = Reply.select(Reply.id).where(Reply.create_time <= param("since")).order_by(Reply.id).limit(_SWEPT_AT_ONCE)
-_sweep = compiled(Reply.delete().where(Reply.id.in_(_oldest)))
+_of_key = (Reply.caller_id == param("caller_id"), Reply.method == param("method"))
+_drop = compiled(Reply.delete().where(*_of_key, Reply.request_id == param("request_id")))
+# By their ids, which grow with time: nothing has to look through those that are not too old.
+_oldest = Reply.select(Reply.id, Reply.create_time).order_by(Reply.id).limit(_SWEPT_AT_ONCE).alias("oldest")
+_too_old = peewee.Select([_oldest], [_oldest.c.id]).where(_oldest.c.create_time <= param("since"))
+_sweep = compiled(Reply.delete().where(Reply.id.in_(_too_old)))
 _of_caller = Reply.select(Reply.id).where(Reply.caller_id == param("caller_id")).limit(_FORGOTTEN_AT_ONCE)
 _forget = compiled(Reply.delete().where(Reply.id.in_(_of_caller)))
 
@@ -168,5 +168,7 @@ def _once(db: Database, key: _Key, response_class: type[Response], change: Calla
     response = change(db)
     now = clock.now()
     _sweep.run(db, since=now - _KEPT_MICROS)
+    # There may be one that is too old, and was not swept yet.
+    _drop.run(db, caller_id=key.caller_id, method=key.method, request_id=key.request_id)
     _put.run(db, **key._asdict(), response=response.SerializeToString(), now=now)
     return response

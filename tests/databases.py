@@ -27,14 +27,20 @@ POST_COLUMNS = {
     "posts": {"post": ("id",)},
     "social": {"like": ("post_id",), "comment": ("post_id",), "post_counter": ("post_id",)},
 }
-# What counts, in which database, and the rows that it counts.
-COUNTERS = [
-    ("posts", "SELECT author_id, post_count FROM author_counter", "SELECT author_id, COUNT(*) FROM post GROUP BY 1"),
-    ("social", "SELECT post_id, like_count FROM post_counter", 'SELECT post_id, COUNT(*) FROM "like" GROUP BY 1'),
-    ("social", "SELECT post_id, comment_count FROM post_counter", "SELECT post_id, COUNT(*) FROM comment GROUP BY 1"),
-    ("social", "SELECT user_id, follower_count FROM user_counter", "SELECT followee_id, COUNT(*) FROM follow GROUP BY 1"),
-    ("social", "SELECT user_id, followee_count FROM user_counter", "SELECT follower_id, COUNT(*) FROM follow GROUP BY 1"),
-]  # fmt: skip
+# What counts; in which database, and the rows that it counts.
+COUNTERS = {
+    "SELECT author_id, post_count FROM author_counter": ("posts", "SELECT author_id, COUNT(*) FROM post GROUP BY 1"),
+    "SELECT post_id, like_count FROM post_counter": ("social", 'SELECT post_id, COUNT(*) FROM "like" GROUP BY 1'),
+    "SELECT post_id, comment_count FROM post_counter": ("social", "SELECT post_id, COUNT(*) FROM comment GROUP BY 1"),
+    "SELECT user_id, follower_count FROM user_counter": (
+        "social",
+        "SELECT followee_id, COUNT(*) FROM follow GROUP BY 1",
+    ),
+    "SELECT user_id, followee_count FROM user_counter": (
+        "social",
+        "SELECT follower_id, COUNT(*) FROM follow GROUP BY 1",
+    ),
+}
 
 
 def path_of(suite: RunningSuite, service: str) -> Path:
@@ -62,7 +68,7 @@ def left_of_posts(suite: RunningSuite, post_ids: Iterable[int]) -> dict[str, int
 def wrong_counters(suite: RunningSuite) -> dict[str, set[tuple[Any, ...]]]:
     """Counters that differ from the rows that they count."""
     wrong = {}
-    for service, counters, counted in COUNTERS:
+    for counters, (service, counted) in COUNTERS.items():
         with closing(apsw.Connection(str(path_of(suite, service)), flags=apsw.SQLITE_OPEN_READONLY)) as database:
             database.set_busy_timeout(10_000)
             # In one transaction, so that both see the same moment.
