@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -177,3 +177,14 @@ async def refused_soon(call: Callable[[], Any]) -> Failure:
             except grpc.aio.AioRpcError as error:
                 return Failure(error)
             await asyncio.sleep(0.01)
+
+
+async def until(ask: Callable[[], Awaitable[Any]], expected: Any = True, seconds: float = 20) -> None:
+    """Ask until the answer is the expected one: for what nothing tells of."""
+    answer: Any = None
+    try:
+        async with asyncio.timeout(seconds):
+            while (answer := await ask()) != expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"after {seconds} seconds it is {answer!r}, not {expected!r}") from None
