@@ -1,8 +1,7 @@
-"""The event log: what a transaction that is undone leaves in it, what is forgotten, and what a reader learns of that."""
+"""The event log: what is forgotten of it, and what a reader learns of that."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -31,7 +30,6 @@ def names(batch: events.Batch) -> list[str]:
 
 async def test_forgetting_raises_the_floor_and_spares_what_is_newer(log: Store) -> None:
     await log.write(append, ["one", "two", "three"])
-    await asyncio.sleep(0)
     kept_from = clock.now() + 1
     await log.write(lambda db: db.execute_sql("UPDATE logged_event SET time = ? WHERE id = 3", (kept_from,)) and None)
 
