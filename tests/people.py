@@ -106,7 +106,14 @@ class People:
 
     def __init__(self, address: str) -> None:
         # Several suites run beside each other; their channels are not to share connections.
-        self.channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            # A suite that was away for a moment is found again soon.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
+        ]
+        self.channel = grpc.aio.insecure_channel(address, options=options)
         self.stranger = Person(self.channel)
 
     async def join(self, **fields: str) -> Person:
