@@ -13,14 +13,14 @@ from tests.running import RunningSuite
 
 # Which columns of which database hold the id of a user, and of a post.
 USER_COLUMNS = {
-    "users": {"user": ("id",), "session": ("user_id",), "reply": ("caller_id",)},
-    "posts": {"post": ("author_id",), "author_counter": ("author_id",), "reply": ("caller_id",)},
+    "users": {"user": ("id",), "session": ("user_id",), "reply": ("caller_id", "about_id")},
+    "posts": {"post": ("author_id",), "author_counter": ("author_id",), "reply": ("caller_id", "about_id")},
     "social": {
         "like": ("user_id",),
         "comment": ("author_id",),
         "follow": ("follower_id", "followee_id"),
         "user_counter": ("user_id",),
-        "reply": ("caller_id",),
+        "reply": ("caller_id", "about_id"),
     },
 }
 POST_COLUMNS = {

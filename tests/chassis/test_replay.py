@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from chassis import clock, replay
+from chassis import clock, replay, tombstones
 from chassis.call import Call, Caller, current
-from chassis.errors import InvalidArgument
+from chassis.errors import InvalidArgument, Unauthenticated
 from chassis.replay import Replies, Reply
 from chassis.store import Database, Store
+from chassis.tombstones import USER, Tombstone
 from insta.posts.v1 import posts_pb2
 from tests.chassis import items
 
@@ -43,8 +44,8 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest_asyncio.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     def make_table(db: Database) -> None:
-        with db.bind_ctx([Reply]):
-            db.create_tables([Reply])
+        with db.bind_ctx([Reply, Tombstone]):
+            db.create_tables([Reply, Tombstone])
 
     opened = Store(tmp_path / "items.db", items.MIGRATIONS)
     opened.write_now(make_table)
@@ -198,3 +199,24 @@ async def test_the_answers_of_one_caller_are_forgotten_some_at_a_time(replies: R
 
     assert forgotten == [200, 50, 0]
     assert await store.read(kept) == ["theirs"]
+
+
+async def test_nothing_is_done_or_kept_for_a_caller_who_is_gone(replies: Replies, store: Store) -> None:
+    first = await answer(replies, "one", "a")
+    await store.write(tombstones.add, USER, 1)
+
+    with pytest.raises(Unauthenticated):
+        await answer(replies, "two", "b")
+
+    assert await store.read(kept) == ["one"]
+    assert await store.read(items.names) == ["first", "a"]
+    # A retry of what was done before still gets its answer, until that is erased.
+    assert await answer(replies, "one", "a") == first
+
+
+async def test_an_answer_is_forgotten_with_whom_it_tells_of(replies: Replies, store: Store) -> None:
+    with called_by(1):
+        await replies.write(request("one"), posts_pb2.CreatePostResponse, adding("a"), lambda response: 7)
+
+    assert await store.write(replay.forget_some, 7) == 1
+    assert await store.read(kept) == []

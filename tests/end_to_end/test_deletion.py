@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2
+from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2
 from tests import databases
 from tests.deletions import (
     CLIENTS,
@@ -114,7 +114,7 @@ async def test_an_account_that_never_was_is_not_erased(boss: Person) -> None:
     assert not (await erasure_of(boss, 2**40)).complete
 
 
-async def test_who_was_deleted_leaves_none_of_the_answers_that_were_kept_for_them(
+async def test_no_answer_is_kept_for_or_about_who_was_deleted(
     suite: RunningSuite, people: People, boss: Person
 ) -> None:
     name = f"kept{next(_ids)}_{id(people)}"[:30]
@@ -128,6 +128,11 @@ async def test_who_was_deleted_leaves_none_of_the_answers_that_were_kept_for_the
     await person.accounts.UpdateAccount(
         accounts_pb2.UpdateAccountRequest(account=accounts_pb2.Account(bio="Hello"), request_id="update")
     )
+
+    for active in (False, True):
+        request = admin_pb2.SetUserActiveRequest(user_id=person.id, active=active, request_id=f"{active}-{name}")
+        assert (await boss.admin.SetUserActive(request)).account.email == registration.email
+    person = await people.log_in(name)
 
     await person.accounts.DeleteAccount(accounts_pb2.DeleteAccountRequest(password=PASSWORD, request_id="delete"))
     await erased(boss, person.id)
