@@ -12,7 +12,7 @@ import apsw
 
 from insta.gateway.v1 import posts_pb2
 from tests import databases
-from tests.deletions import Crowd, counters_are_right, delete_account, erased, nothing_left
+from tests.deletions import Crowd, counters_are_right, delete_account, done, erased, nothing_left
 from tests.people import People, Person, until
 from tests.running import RunningSuite
 
@@ -26,27 +26,32 @@ class Deleted:
 
     Attributes:
         seconds: Until nothing was left of it.
-        writes: How long each write of others took meanwhile, in seconds, the shortest first.
+        before: How long each write of others took before, in seconds, the shortest first.
+        meanwhile: How long each took while it went on.
     """
 
     seconds: float
-    writes: list[float]
-
-    @property
-    def p99(self) -> float:
-        """What 99 of 100 writes took less than."""
-        return self.writes[len(self.writes) * 99 // 100]
+    before: list[float]
+    meanwhile: list[float]
 
     def __str__(self) -> str:
-        return (
-            f"deleted in {self.seconds:.1f} s; {len(self.writes)} writes meanwhile:"
-            f" median {statistics.median(self.writes) * 1000:.1f} ms, p99 {self.p99 * 1000:.1f} ms,"
-            f" longest {self.writes[-1] * 1000:.1f} ms"
-        )
+        return f"deleted in {self.seconds:.1f} s; before: {_told(self.before)}; meanwhile: {_told(self.meanwhile)}"
 
 
-async def delete_big_account(suite: RunningSuite, people: People, likes: int, posts: int) -> Deleted:
-    """Delete an account with many likes and posts while others write."""
+def p99(seconds: list[float]) -> float:
+    """What 99 of 100 took less than. The shortest comes first."""
+    return seconds[len(seconds) * 99 // 100]
+
+
+def _told(seconds: list[float]) -> str:
+    median, most, longest = (1000 * value for value in (statistics.median(seconds), p99(seconds), seconds[-1]))
+    return f"{len(seconds)} writes, median {median:.1f} ms, p99 {most:.1f} ms, longest {longest:.1f} ms"
+
+
+async def delete_big_account(
+    suite: RunningSuite, people: People, *, likes: int, posts: int, undisturbed: int
+) -> Deleted:
+    """Delete an account with many likes and posts while others write, who have done so many writes before."""
     boss = await people.superuser()
     gone, author, fan = [await people.join() for _ in range(3)]
     # A post that is liked is one of somebody else.
@@ -66,6 +71,8 @@ async def delete_big_account(suite: RunningSuite, people: People, likes: int, po
             lambda writer=writer, post=own: writer.posts.UnlikePost(posts_pb2.UnlikePostRequest(post_id=post.id)),
         ]
         crowd.start(deeds, clients=1)
+    await done(crowd, undisturbed)
+    before, crowd.seconds = sorted(crowd.seconds), []
     began = time.monotonic()
     await delete_account(gone)
     await erased(boss, gone.id, seconds=300)
@@ -79,7 +86,7 @@ async def delete_big_account(suite: RunningSuite, people: People, likes: int, po
     await crowd.stop()
     await nothing_left(suite, [gone.id], written, seconds=60)
     await counters_are_right(suite)
-    return Deleted(seconds, sorted(crowd.seconds))
+    return Deleted(seconds, before, sorted(crowd.seconds))
 
 
 def _add_posts(suite: RunningSuite, author: Person, count: int) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from insta.gateway.v1 import admin_pb2, posts_pb2
-from tests.big_account import delete_big_account
+from tests.big_account import delete_big_account, p99
 from tests.deletions import nothing_left
 from tests.people import People, Person
 from tests.running import MODES, running
@@ -26,11 +26,12 @@ DELETIONS = 1000
 async def test_the_writes_of_others_stay_fast_while_very_much_is_deleted(mode: str, tmp_path: Path) -> None:
     with running(mode, tmp_path, INSTA_LOG_LEVEL="warning") as suite:
         people = People(suite.address)
-        deleted = await delete_big_account(suite, people, likes=100_000, posts=10_000)
+        deleted = await delete_big_account(suite, people, likes=100_000, posts=10_000, undisturbed=1000)
         await people.channel.close()
 
     print(f"\n{mode}: {deleted}")  # noqa: T201
-    assert deleted.p99 < 0.05
+    # Where others use the machine, too, writes take longer without any deletion.
+    assert p99(deleted.meanwhile) < max(0.05, 1.5 * p99(deleted.before))
 
 
 async def test_a_thousand_deletions_are_complete_10_seconds_after_the_last_service_was_away(tmp_path: Path) -> None:
@@ -42,9 +43,15 @@ async def test_a_thousand_deletions_are_complete_10_seconds_after_the_last_servi
         leaving = [await people.join() for _ in range(DELETIONS)]
         post_ids = await _live(leaving, writers.persons)
         deleting = asyncio.gather(*(_delete(boss, leaving[start::8]) for start in range(8)))
-        for name in itertools.chain.from_iterable(itertools.repeat(("users", "posts", "social"), 4)):
+        kills = 0
+        for name in itertools.cycle(("users", "posts", "social")):
             await writers.go_on(5)
+            # The last is after all were deleted: social has not heard of all of them yet.
+            last = deleting.done() and name == "social"
             await kill(suite, process_of(suite, name), writers.see_everything)
+            kills += 1
+            if last:
+                break
         restarted = time.monotonic()
         await deleting
         await nothing_left(suite, [person.id for person in leaving], post_ids, seconds=300)
@@ -54,7 +61,7 @@ async def test_a_thousand_deletions_are_complete_10_seconds_after_the_last_servi
         writers.check()
         await people.channel.close()
 
-    print(f"\n{DELETIONS} deletions complete {seconds:.1f} s after the last restart")  # noqa: T201
+    print(f"\n{DELETIONS} deletions, {kills} kills; complete {seconds:.1f} s after the last restart")  # noqa: T201
     assert seconds < 10
 
 

@@ -9,7 +9,7 @@ from tests.running import RunningSuite
 
 async def test_others_write_on_while_an_account_with_very_much_is_deleted(together: RunningSuite) -> None:
     people = People(together.address)
-    deleted = await delete_big_account(together, people, likes=10_000, posts=1_000)
+    deleted = await delete_big_account(together, people, likes=10_000, posts=1_000, undisturbed=20)
     await people.channel.close()
 
-    assert len(deleted.writes) > 20, str(deleted)
+    assert len(deleted.meanwhile) > 20, str(deleted)
