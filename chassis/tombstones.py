@@ -50,6 +50,11 @@ _get = compiled(
     Tombstone.select(*_columns).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")), row=Gone
 )
 _pending = compiled(Tombstone.select(*_columns).where(Tombstone.erased == param("no")).limit(1), row=Gone)
+_count_pending = compiled(
+    Tombstone.select(peewee.fn.count(Tombstone.gone_id)).where(
+        Tombstone.erased == param("no"), Tombstone.kind == param("kind")
+    )
+)
 _finish = compiled(Tombstone.update(erased=1).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")))
 
 
@@ -66,6 +71,11 @@ def get(db: Database, kind: str, gone_id: int) -> Gone | None:
 def pending(db: Database) -> Gone | None:
     """Something of which there may be rows left. None: everything is erased."""
     return _pending.one(db, no=0)
+
+
+def count_pending(db: Database, kind: str) -> int:
+    """Of how many things of a kind there may be rows left."""
+    return int(_count_pending.all(db, no=0, kind=kind)[0][0])
 
 
 def finish(db: Database, gone: Gone) -> None:

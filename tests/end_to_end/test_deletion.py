@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -99,9 +100,21 @@ async def test_staff_see_what_is_left_of_an_account_until_nothing_is(
     assert {service.service: dict(service.left) for service in before.services} == {
         "users": {"accounts": 1, "sessions": 1},
         "posts": {"posts": 1},
-        "social": {"likes": 1, "comments": 1, "follows": 2},
+        "social": {"likes": 1, "comments": 1, "follows": 2, "deleted_posts": 0},
     }
     assert all(service.erased and not any(service.left.values()) for service in after.services)
+
+
+async def test_an_erasure_is_complete_when_nothing_is_left_of_the_posts_either(
+    suite: RunningSuite, boss: Person, ana: Person, ben: Person
+) -> None:
+    posts = [await ana.post() for _ in range(100)]
+    await asyncio.gather(*(ben.like(post) for post in posts))
+
+    await delete_account(ana)
+    await erased(boss, ana.id)
+
+    assert databases.left_of_posts(suite, [post.id for post in posts]) == {}
 
 
 async def test_an_erasure_is_for_staff_to_see(ana: Person, ben: Person) -> None:
