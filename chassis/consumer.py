@@ -127,9 +127,13 @@ def _continues(position: Position, batch: Batch) -> bool:
 
 
 def _consume(db: Database, name: str, position: Position, batch: Batch, apply: Callable[[Database, Any], None]) -> None:
-    _move(db, name, position, Position(batch.epoch, batch.next_offset))
+    offset = position.offset
     for event in batch.events:
-        apply(db, event)
+        # An answer that comes twice, or has an event twice, has no second effect.
+        if event.offset > offset:
+            apply(db, event)
+            offset = event.offset
+    _move(db, name, position, Position(batch.epoch, offset))
 
 
 def _move(db: Database, name: str, before: Position, after: Position) -> None:

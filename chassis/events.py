@@ -136,13 +136,14 @@ def append(db: Database, event: message.Message) -> None:
 
 def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     """Up to `limit` events after `offset`; if that is 0, events since `start_time` (microseconds since 1970)."""
-    whole = _log.all(db)[0]
     # Before the events: what is appended meanwhile must come after it.
-    head = max(_head.all(db)[0][0] or 0, whole.floor_offset)
+    head = max(_head.all(db)[0][0] or 0, _log.all(db)[0].floor_offset)
     if not offset:
         first = _first_since.all(db, start_time=start_time)[0][0]
         offset = head if first is None else first - 1
     events = _after.all(db, offset=offset, limit=limit)
+    # After the events: what was forgotten before they were read must lie below the floor.
+    whole = _log.all(db)[0]
     next_offset = events[-1].offset if events else head
     return Batch(events, next_offset, whole.epoch, whole.floor_offset, head)
 

@@ -82,7 +82,8 @@ class RemoteChannel:
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2_000),
+            # A part that died is there again within a second or two: who waits longer than that adds to it.
+            ("grpc.max_reconnect_backoff_ms", 500),
             # Else all channels of a process to one address share a connection, also those of two suites.
             ("grpc.use_local_subchannel_pool", 1),
         ]

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 import peewee
 from google.protobuf import message
 
-from chassis import clock, errors
+from chassis import clock, errors, identity, tombstones
 from chassis.call import caller
 from chassis.models import IdField, Table
 from chassis.query import compiled, param
 from chassis.store import Database, Store
+from chassis.tombstones import USER
 
 Response = TypeVar("Response", bound=message.Message)
 
@@ -29,10 +30,11 @@ _FORGOTTEN_AT_ONCE = 200
 
 
 class Reply(Table):
-    """The answer to a request that named itself."""
+    """The answer to a request that named itself, and the user whom it tells of."""
 
     id = IdField()
     caller_id = peewee.BigIntegerField()
+    about_id = peewee.BigIntegerField(index=True)
     method = peewee.TextField()
     request_id = peewee.TextField()
     request_mac = peewee.BlobField()
@@ -67,21 +69,22 @@ _get = compiled(
 _put = compiled(
     Reply.insert(
         caller_id=param("caller_id"),
+        about_id=param("about_id"),
         method=param("method"),
         request_id=param("request_id"),
         request_mac=param("request_mac"),
         response=param("response"),
         create_time=param("now"),
-    ).on_conflict(
-        # Only one that is too old can be there.
-        conflict_target=[Reply.caller_id, Reply.method, Reply.request_id],
-        preserve=[Reply.request_mac, Reply.response, Reply.create_time],
     )
 )
-_oldest = Reply.select(Reply.id).where(Reply.create_time <= param("since")).order_by(Reply.id).limit(_SWEPT_AT_ONCE)
-_sweep = compiled(Reply.delete().where(Reply.id.in_(_oldest)))
-_of_caller = Reply.select(Reply.id).where(Reply.caller_id == param("caller_id")).limit(_FORGOTTEN_AT_ONCE)
-_forget = compiled(Reply.delete().where(Reply.id.in_(_of_caller)))
+_of_key = (Reply.caller_id == param("caller_id"), Reply.method == param("method"))
+_drop = compiled(Reply.delete().where(*_of_key, Reply.request_id == param("request_id")))
+# By their ids, which grow with time: nothing has to look through those that are not too old.
+_oldest = Reply.select(Reply.id, Reply.create_time).order_by(Reply.id).limit(_SWEPT_AT_ONCE).alias("oldest")
+_too_old = peewee.Select([_oldest], [_oldest.c.id]).where(_oldest.c.create_time <= param("since"))
+_sweep = compiled(Reply.delete().where(Reply.id.in_(_too_old)))
+_of_user = Reply.select(Reply.id).where((Reply.caller_id == param("user_id")) | (Reply.about_id == param("user_id")))
+_forget = compiled(Reply.delete().where(Reply.id.in_(_of_user.limit(_FORGOTTEN_AT_ONCE))))
 
 
 class Replies:
@@ -107,18 +110,26 @@ class Replies:
         return None if stored is None else response_class.FromString(stored)
 
     async def write(
-        self, request: Any, response_class: type[Response], change: Callable[[Database], Response]
+        self,
+        request: Any,
+        response_class: type[Response],
+        change: Callable[[Database], Response],
+        about: Callable[[Response], int] | None = None,
     ) -> Response:
         """Run a change that makes the answer, and keep the answer in its transaction.
 
         The same request may be under way a second time: then one of them makes the change, and both get its answer.
 
+        Args:
+            about: Answers which user a response tells of, with whom it is to be erased. None: the caller.
+
         Raises:
             InvalidArgument: another request had this id.
+            Unauthenticated: the caller was deleted, also if that happened a moment ago: nothing of theirs is kept.
         """
         if not request.request_id:
             return await self._store.write(change)
-        return await self._store.write(_once, self._key_of(request), response_class, change)
+        return await self._store.write(_once, self._key_of(request), response_class, change, about)
 
     def _key_of(self, request: Any) -> _Key:
         # No two methods share a request type.
@@ -135,9 +146,9 @@ class Replies:
         return hmac.digest(self._key, public.SerializeToString(deterministic=True), hashlib.sha256)
 
 
-def forget_some(db: Database, caller_id: int) -> int:
-    """Delete some of the answers that were kept for a user who is gone. Returns how many."""
-    return _forget.run(db, caller_id=caller_id)
+def forget_some(db: Database, user_id: int) -> int:
+    """Delete some of the answers that were kept for a user who is gone, or tell of them. Returns how many."""
+    return _forget.run(db, user_id=user_id)
 
 
 def id_reused() -> errors.InvalidArgument:
@@ -161,12 +172,23 @@ def _find(db: Database, key: _Key) -> bytes | None:
     return bytes(stored.response)
 
 
-def _once(db: Database, key: _Key, response_class: type[Response], change: Callable[[Database], Response]) -> Response:
+def _once(
+    db: Database,
+    key: _Key,
+    response_class: type[Response],
+    change: Callable[[Database], Response],
+    about: Callable[[Response], int] | None,
+) -> Response:
     stored = _find(db, key)
     if stored is not None:
         return response_class.FromString(stored)
+    if tombstones.get(db, USER, key.caller_id):
+        raise identity.account_deleted()
     response = change(db)
+    about_id = key.caller_id if about is None else about(response)
     now = clock.now()
     _sweep.run(db, since=now - _KEPT_MICROS)
-    _put.run(db, **key._asdict(), response=response.SerializeToString(), now=now)
+    # There may be one that is too old, and was not swept yet.
+    _drop.run(db, caller_id=key.caller_id, method=key.method, request_id=key.request_id)
+    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=now)
     return response

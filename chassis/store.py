@@ -44,13 +44,17 @@ log = logs.get(__name__)
 
 
 class Database(apsw_ext.APSWDatabase):  # type: ignore[misc]
-    """A SQLite file. Each thread has a connection of its own."""
+    """A SQLite file. Each thread has a connection of its own.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        vfs: The name of what SQLite reaches the file through. None: the operating system.
+    """
+
+    def __init__(self, path: Path, vfs: str | None = None) -> None:
         if self.server_version < _OLDEST_SQLITE:
             version = apsw.sqlite_lib_version()
             raise RuntimeError(f"SQLite {version} can corrupt databases: install an apsw that carries 3.51.3 or newer")
-        super().__init__(str(path), pragmas=_PRAGMAS, timeout=_BUSY_TIMEOUT_SECONDS)
+        super().__init__(str(path), pragmas=_PRAGMAS, timeout=_BUSY_TIMEOUT_SECONDS, vfs=vfs)
 
     def _connect(self) -> apsw.Connection:
         connection: apsw.Connection = super()._connect()
@@ -138,14 +142,19 @@ class Store:
         path: The SQLite file, made on first use.
         migrations_folder: Numbered migrations, as `playhouse.migrations` runs them.
         on_commit: Called with the number of writes that each transaction made lasting, on the writer thread.
+        vfs: As of `Database`.
     """
 
     def __init__(
-        self, path: Path, migrations_folder: Path, on_commit: Callable[[int], None] = lambda writes: None
+        self,
+        path: Path,
+        migrations_folder: Path,
+        on_commit: Callable[[int], None] = lambda writes: None,
+        vfs: str | None = None,
     ) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._db = Database(path)
+        self._db = Database(path, vfs)
         self._turnstile = Turnstile(path)
         self._on_commit = on_commit
         with self._turnstile:

@@ -61,6 +61,11 @@ _among = compiled(
 )
 _pending = compiled(Tombstone.select(*_columns).where(Tombstone.erased == param("no")).limit(1), row=Gone)
 _unfinished = compiled(Tombstone.select(*_columns).where(Tombstone.erased == param("no")), row=Gone)
+_count_pending = compiled(
+    Tombstone.select(peewee.fn.count(Tombstone.gone_id)).where(
+        Tombstone.erased == param("no"), Tombstone.kind == param("kind")
+    )
+)
 _finish = compiled(Tombstone.update(erased=1).where(Tombstone.kind == param("kind"), Tombstone.gone_id == param("id")))
 _reopen = compiled(
     Tombstone.insert(kind=param("kind"), gone_id=param("id"), erased=0).on_conflict(
@@ -98,6 +103,11 @@ def pending(db: Database) -> Gone | None:
 def unfinished(db: Database) -> list[Gone]:
     """Everything of which there may be rows left."""
     return _unfinished.all(db, no=0)
+
+
+def count_pending(db: Database, kind: str) -> int:
+    """Of how many things of a kind there may be rows left."""
+    return int(_count_pending.all(db, no=0, kind=kind)[0][0])
 
 
 def finish(db: Database, gone: Gone) -> None:

@@ -68,7 +68,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def GetErasure(self, request: admin_pb2.GetErasureRequest, context: object) -> admin_pb2.GetErasureResponse:
         user_id = request.user_id
-        users = self._users.GetErasure(users_pb2.GetErasureRequest(user_id=user_id))
-        posts = self._posts.GetErasure(posts_pb2.GetErasureRequest(user_id=user_id))
-        social = self._stats.GetErasure(stats_pb2.GetErasureRequest(user_id=user_id))
-        return views.erasure({"users": await users, "posts": await posts, "social": await social})
+        users = await self._users.GetErasure(users_pb2.GetErasureRequest(user_id=user_id))
+        posts = await self._posts.GetErasure(posts_pb2.GetErasureRequest(user_id=user_id))
+        # After the posts: social must have heard of all that were deleted until nothing was left of them there.
+        social = await self._stats.GetErasure(stats_pb2.GetErasureRequest(user_id=user_id))
+        return views.erasure({"users": users, "posts": posts, "social": social})

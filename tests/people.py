@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -106,7 +106,14 @@ class People:
 
     def __init__(self, address: str) -> None:
         # Several suites run beside each other; their channels are not to share connections.
-        self.channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            # A suite that was away for a moment is found again soon.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
+        ]
+        self.channel = grpc.aio.insecure_channel(address, options=options)
         self.stranger = Person(self.channel)
 
     async def join(self, **fields: str) -> Person:
@@ -177,3 +184,14 @@ async def refused_soon(call: Callable[[], Any]) -> Failure:
             except grpc.aio.AioRpcError as error:
                 return Failure(error)
             await asyncio.sleep(0.01)
+
+
+async def until(ask: Callable[[], Awaitable[Any]], expected: Any = True, seconds: float = 20) -> None:
+    """Ask until the answer is the expected one: for what nothing tells of."""
+    answer: Any = None
+    try:
+        async with asyncio.timeout(seconds):
+            while (answer := await ask()) != expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"after {seconds} seconds it is {answer!r}, not {expected!r}") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from google.protobuf import duration_pb2
 
 from chassis import tombstones
-from chassis.consumer import TIMEOUT_SECONDS, WAIT_SECONDS, Consumer
+from chassis.consumer import TIMEOUT_SECONDS, WAIT_SECONDS, Consumer, position_of
 from chassis.service import Parts
 from chassis.store import Database
 from chassis.tombstones import POST, USER, bury_missing, referred_to
@@ -64,3 +66,15 @@ def posts(parts: Parts) -> Consumer:
         await bury_missing(parts.store, POST, _POSTS, missing)
 
     return Consumer(parts.store, "posts", read, apply, compare, parts.metrics.consumer_lag("social", "posts").set)
+
+
+def heard_of_all_posts(parts: Parts) -> Callable[[], Awaitable[bool]]:
+    """Tells whether everything that happened to posts until now is known here."""
+    stub = post_events_pb2_grpc.EventServiceStub(parts.channels["posts"])
+
+    async def heard() -> bool:
+        position = await parts.store.read(position_of, "posts")
+        log = await stub.ReadEvents(post_events_pb2.ReadEventsRequest(offset=position.offset, limit=1))
+        return position.offset == log.head_offset and position.epoch in ("", log.epoch)
+
+    return heard

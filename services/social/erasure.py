@@ -80,12 +80,16 @@ def erase_some(db: Database, gone: Gone) -> None:
 
 
 def left_of(db: Database, user_id: int) -> tuple[bool, dict[str, int]]:
-    """Whether a user is gone and erased here, and how many rows there are of them."""
+    """Whether a user is gone and erased here, and how many rows there are of them.
+
+    Deleted posts that are still to be erased are counted whoever wrote them: it may have been the user.
+    """
     gone: Gone | None = tombstones.get(db, USER, user_id)
     left = {
         "likes": _count_likes.all(db, id=user_id)[0][0],
         "comments": _count_comments.all(db, id=user_id)[0][0],
         "follows": _count_follows.all(db, id=user_id)[0][0],
+        "deleted_posts": tombstones.count_pending(db, POST),
     }
     return gone is not None and bool(gone.erased), left
 

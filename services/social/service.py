@@ -25,7 +25,7 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
         "insta.social.v1.FollowService": FollowServicer(parts.store, parts.replies, pager, users),
         "insta.social.v1.LikeService": LikeServicer(parts.store, parts.replies, pager, posts),
         "insta.social.v1.CommentService": CommentServicer(parts.store, parts.replies, pager, posts),
-        "insta.social.v1.StatsService": StatsServicer(parts.store),
+        "insta.social.v1.StatsService": StatsServicer(parts.store, consumers.heard_of_all_posts(parts)),
     }
 
 

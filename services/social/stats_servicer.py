@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from chassis.call import caller
 from chassis.store import Store
 from insta.social.v1 import stats_pb2, stats_pb2_grpc
@@ -9,8 +11,9 @@ from services.social import counters, erasure, likes
 
 
 class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, heard_of_all_posts: Callable[[], Awaitable[bool]]) -> None:
         self._store = store
+        self._heard_of_all_posts = heard_of_all_posts
 
     async def BatchGetPostStats(
         self, request: stats_pb2.BatchGetPostStatsRequest, context: object
@@ -43,5 +46,7 @@ class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
         )
 
     async def GetErasure(self, request: stats_pb2.GetErasureRequest, context: object) -> stats_pb2.GetErasureResponse:
+        # Before the rows are counted: what was heard until then has its tombstone.
+        heard = await self._heard_of_all_posts()
         erased, left = await self._store.read_long(erasure.left_of, request.user_id)
-        return stats_pb2.GetErasureResponse(erased=erased, left=left)
+        return stats_pb2.GetErasureResponse(erased=erased and heard, left=left)

@@ -46,7 +46,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             )
             return users_pb2.CreateUserResponse(user=private_user(account))
 
-        response = await self._replies.write(request, users_pb2.CreateUserResponse, create)
+        response = await self._replies.write(request, users_pb2.CreateUserResponse, create, _whom)
         return response if made else await self._for_its_owner(response, request.password)
 
     async def GetUser(self, request: users_pb2.GetUserRequest, context: object) -> users_pb2.GetUserResponse:
@@ -115,7 +115,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             account = accounts.set_roles(db, caller(), request.user_id, staff=staff, superuser=superuser)
             return users_pb2.SetRolesResponse(user=private_user(account))
 
-        return await self._replies.write(request, users_pb2.SetRolesResponse, set_roles)
+        return await self._replies.write(request, users_pb2.SetRolesResponse, set_roles, _whom)
 
     async def SetActive(self, request: users_pb2.SetActiveRequest, context: object) -> users_pb2.SetActiveResponse:
 
@@ -123,7 +123,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             account = accounts.set_active(db, caller(), request.user_id, request.active)
             return users_pb2.SetActiveResponse(user=private_user(account))
 
-        return await self._replies.write(request, users_pb2.SetActiveResponse, set_active)
+        return await self._replies.write(request, users_pb2.SetActiveResponse, set_active, _whom)
 
     async def GetErasure(self, request: users_pb2.GetErasureRequest, context: object) -> users_pb2.GetErasureResponse:
         erased, left = await self._store.read(erasure.left_of, request.user_id)
@@ -139,3 +139,8 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         if not await self._check.matches("registration", password, credentials, owner):
             raise replay.id_reused()
         return response
+
+
+def _whom(response: users_pb2.CreateUserResponse | users_pb2.SetRolesResponse | users_pb2.SetActiveResponse) -> int:
+    """The user whose private details an answer holds."""
+    return response.user.id

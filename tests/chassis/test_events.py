@@ -1,0 +1,91 @@
+"""The event log: what is forgotten of it, and what a reader learns of that."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+from chassis import clock, events
+from chassis.store import Database, Store
+from tests.chassis.test_consumer import append, forget_up_to, name_of, open_store
+
+
+@pytest_asyncio.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Store]:
+    store = open_store(tmp_path / "there.db")
+    store.write_now(events.begin)
+    yield store
+    store.close()
+
+
+async def read(log: Store, offset: int, limit: int = 100) -> events.Batch:
+    return await log.read(events.read, offset, 0, limit)
+
+
+def names(batch: events.Batch) -> list[str]:
+    return [name_of(event) for event in batch.events]
+
+
+async def test_forgetting_raises_the_floor_and_spares_what_is_newer(log: Store) -> None:
+    await log.write(append, ["one", "two", "three"])
+    kept_from = clock.now() + 1
+    await log.write(lambda db: db.execute_sql("UPDATE logged_event SET time = ? WHERE id = 3", (kept_from,)) and None)
+
+    forgotten = [await log.write(events.forget, kept_from, 1) for _ in range(3)]
+
+    batch = await read(log, 2)
+    assert forgotten == [1, 1, 0]
+    assert (names(batch), batch.floor_offset, batch.head_offset) == (["three"], 2, 3)
+
+
+async def test_a_log_of_which_everything_is_forgotten_goes_on_where_it_was(log: Store) -> None:
+    await log.write(append, ["one", "two"])
+    await log.write(forget_up_to, 2)
+
+    empty = await read(log, 2)
+    await log.write(append, ["three"])
+    batch = await read(log, 2)
+
+    assert (empty.events, empty.next_offset, empty.floor_offset, empty.head_offset) == ([], 2, 2, 2)
+    assert [(event.offset, name_of(event)) for event in batch.events] == [(3, "three")]
+
+
+async def test_a_log_keeps_its_epoch(log: Store) -> None:
+    epoch = (await read(log, 0)).epoch
+    await log.write(events.begin)
+
+    assert (await read(log, 0)).epoch == epoch
+
+
+async def test_a_reader_is_told_of_what_is_forgotten_in_the_middle_of_its_question(log: Store, tmp_path: Path) -> None:
+    """Whichever of its statements it happens before: no gap may look like none."""
+    other = open_store(tmp_path / "there.db")
+    offset = 0
+    for moment in range(4):
+        await log.write(append, ["early", "late"])
+        seen = 0
+
+        def forget(
+            cursor: object, statement: str, bound: object, moment: int = moment, first: int = offset + 1
+        ) -> bool:
+            nonlocal seen
+            if seen == moment:
+                other.write_now(forget_up_to, first)
+            seen += 1
+            return True
+
+        def ask(db: Database, offset: int = offset, forget: object = forget) -> events.Batch:
+            db.connection().exec_trace = forget
+            try:
+                return events.read(db, offset, 0, 100)
+            finally:
+                db.connection().exec_trace = None
+
+        batch = await log.read(ask)
+        assert names(batch) == ["early", "late"] or batch.floor_offset > offset, moment
+        offset += 2
+        # The next round begins with a log that was read to its end.
+        await log.write(forget_up_to, offset)
+    other.close()
