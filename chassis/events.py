@@ -159,11 +159,14 @@ def forget(db: Database, before: int, limit: int) -> int:
 async def wait_for(
     store: Store, offset: int, start_time: int, limit: int, seconds: float, draining: asyncio.Event
 ) -> Batch:
-    """As `read`; if there is no event yet, wait for one until `seconds` have passed or the server drains."""
+    """As `read`; if there is no event yet, wait for one until `seconds` have passed or the server drains.
+
+    Who asks for what is beyond the log is answered at once: it is not the log that they read before.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
         batch = await store.read(read, offset, start_time, limit)
-        if batch.events or draining.is_set() or loop.time() >= end:
+        if batch.events or offset > batch.head_offset or draining.is_set() or loop.time() >= end:
             return batch
         await asyncio.sleep(_POLL_SECONDS)

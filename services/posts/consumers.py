@@ -6,15 +6,16 @@ from google.protobuf import duration_pb2
 
 from chassis import tombstones
 from chassis.consumer import TIMEOUT_SECONDS, WAIT_SECONDS, Consumer
+from chassis.replay import Reply
 from chassis.service import Parts
 from chassis.store import Database
 from chassis.tombstones import USER, bury_missing, referred_to
 from insta.users.v1 import events_pb2, events_pb2_grpc
-from services.posts.models import Post
+from services.posts.models import AuthorCounter, Post
 
 _WAIT = duration_pb2.Duration(seconds=WAIT_SECONDS)
 
-_AUTHORS = [referred_to(Post.author_id)]
+_AUTHORS = [referred_to(field) for field in (Post.author_id, AuthorCounter.author_id, Reply.caller_id)]
 
 
 def users(parts: Parts) -> Consumer:

@@ -8,6 +8,7 @@ from google.protobuf import duration_pb2
 
 from chassis import tombstones
 from chassis.consumer import TIMEOUT_SECONDS, WAIT_SECONDS, Consumer, position_of
+from chassis.replay import Reply
 from chassis.service import Parts
 from chassis.store import Database
 from chassis.tombstones import POST, USER, bury_missing, referred_to
@@ -15,13 +16,23 @@ from insta.posts.v1 import events_pb2 as post_events_pb2
 from insta.posts.v1 import events_pb2_grpc as post_events_pb2_grpc
 from insta.users.v1 import events_pb2 as user_events_pb2
 from insta.users.v1 import events_pb2_grpc as user_events_pb2_grpc
-from services.social.models import Comment, Follow, Like
+from services.social.models import Comment, Follow, Like, PostCounter, UserCounter
 
 _WAIT = duration_pb2.Duration(seconds=WAIT_SECONDS)
 
 
-_USERS = [referred_to(field) for field in (Like.user_id, Comment.author_id, Follow.follower_id, Follow.followee_id)]
-_POSTS = [referred_to(field) for field in (Like.post_id, Comment.post_id)]
+_USERS = [
+    referred_to(field)
+    for field in (
+        Like.user_id,
+        Comment.author_id,
+        Follow.follower_id,
+        Follow.followee_id,
+        UserCounter.user_id,
+        Reply.caller_id,
+    )
+]
+_POSTS = [referred_to(field) for field in (Like.post_id, Comment.post_id, PostCounter.post_id)]
 
 
 def users(parts: Parts) -> Consumer:
