@@ -74,9 +74,15 @@ def refuse_gone_caller(db: Database, user_id: int) -> None:
 
 
 def erase_some(db: Database, gone: Gone) -> None:
-    """Erase some rows of something that is gone."""
-    if not (_erase_user(db, gone.id) if gone.kind == USER else _erase_post(db, gone.id)):
-        tombstones.finish(db, gone)
+    """Erase some rows of something that is gone: of most things all, in one transaction."""
+    erase = _erase_user if gone.kind == USER else _erase_post
+    rows = 0
+    while rows < _ROWS_AT_ONCE:
+        erased = erase(db, gone.id)
+        if not erased:
+            tombstones.finish(db, gone)
+            return
+        rows += erased
 
 
 def left_of(db: Database, user_id: int) -> tuple[bool, dict[str, int]]:
@@ -94,36 +100,42 @@ def left_of(db: Database, user_id: int) -> tuple[bool, dict[str, int]]:
     return gone is not None and bool(gone.erased), left
 
 
-def _erase_user(db: Database, user_id: int) -> bool:
+def _erase_user(db: Database, user_id: int) -> int:
+    """Erase some rows of one kind. Returns how many; 0: nothing is left."""
     if liked := _likes_by_user.all(db, id=user_id):
         for post_id, count in _counted(liked).items():
             counters.change_post(db, post_id, likes=-count)
-    elif commented := _comments_by_user.all(db, id=user_id):
+        return len(liked)
+    if commented := _comments_by_user.all(db, id=user_id):
         for post_id, count in _counted(commented).items():
             counters.change_post(db, post_id, comments=-count)
-    elif followed := _follows_by_user.all(db, id=user_id):
+        return len(commented)
+    if followed := _follows_by_user.all(db, id=user_id):
         for other_id, count in _counted(followed).items():
             counters.change_user(db, other_id, followers=-count)
             counters.change_user(db, user_id, followees=-count)
-    elif followers := _follows_of_user.all(db, id=user_id):
+        return len(followed)
+    if followers := _follows_of_user.all(db, id=user_id):
         for other_id, count in _counted(followers).items():
             counters.change_user(db, other_id, followees=-count)
             counters.change_user(db, user_id, followers=-count)
-    elif not replay.forget_some(db, user_id):
-        _delete_user_counter.run(db, id=user_id)
-        return False
-    return True
+        return len(followers)
+    if forgotten := replay.forget_some(db, user_id):
+        return forgotten
+    _delete_user_counter.run(db, id=user_id)
+    return 0
 
 
-def _erase_post(db: Database, post_id: int) -> bool:
+def _erase_post(db: Database, post_id: int) -> int:
+    """Erase some rows of one kind. Returns how many; 0: nothing is left."""
     if liked := _likes_of_post.all(db, id=post_id):
         counters.change_post(db, post_id, likes=-len(liked))
-    elif commented := _comments_on_post.all(db, id=post_id):
+        return len(liked)
+    if commented := _comments_on_post.all(db, id=post_id):
         counters.change_post(db, post_id, comments=-len(commented))
-    else:
-        _delete_post_counter.run(db, id=post_id)
-        return False
-    return True
+        return len(commented)
+    _delete_post_counter.run(db, id=post_id)
+    return 0
 
 
 def _counted(rows: list[tuple[int]]) -> Counter[int]:
