@@ -14,7 +14,7 @@ apart: setup ## Run the suite as four processes
 	@$(BIN)/insta apart
 
 test: setup ## Run all tests
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
 	@$(BIN)/pytest tests/compose

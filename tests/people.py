@@ -175,14 +175,15 @@ async def failure(call: Any) -> Failure:
     raise AssertionError(f"the call succeeded: {response}")
 
 
-async def refused_soon(call: Callable[[], Any]) -> Failure:
-    """How a call fails once it does, within the second that news of an ended session has, and some patience."""
+async def refused_soon(call: Callable[[], Any], code: grpc.StatusCode = grpc.StatusCode.UNAUTHENTICATED) -> Failure:
+    """How a call fails once it does with a code, within the second that news has, and some patience."""
     async with asyncio.timeout(5):
         while True:
             try:
                 await call()
             except grpc.aio.AioRpcError as error:
-                return Failure(error)
+                if error.code() is code:
+                    return Failure(error)
             await asyncio.sleep(0.01)
 
 

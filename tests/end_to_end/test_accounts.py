@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 import pytest
 
-from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2
+from insta.gateway.v1 import accounts_pb2, profiles_pb2
 from tests.end_to_end.lists import everything
 from tests.people import Failure, People, Person, failure, refused_soon
 from tests.running import PASSWORD
@@ -267,33 +267,6 @@ async def test_an_account_is_deleted_by_who_knows_its_password(people: People, a
     assert refused(await failure(log_in(people, f"{ana.username}@example.com"))) == WRONG_CREDENTIALS
     for gone in (ben.profile(ana), everything(ben.profiles.ListProfilePosts, _posts_of(ana))):
         assert refused(await failure(gone)) == (grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
-
-
-async def test_what_a_deleted_person_left_shows_them_as_gone(ana: Person, ben: Person) -> None:
-    left, kept = await ana.post("Left behind"), await ben.post("Kept")
-    await ben.like(left)
-    await ben.comment(left, "On a post of hers")
-    await ana.like(kept)
-    await ana.comment(kept, "A comment of hers")
-    await ana.follow(ben)
-    await ben.follow(ana)
-
-    await delete(ana)
-
-    batch = await ben.posts.BatchGetPosts(posts_pb2.BatchGetPostsRequest(post_ids=[kept.id, left.id]))
-    profiles = await ben.profiles.BatchGetProfiles(profiles_pb2.BatchGetProfilesRequest(user_ids=[ana.id, ben.id]))
-    (of_ben, of_ana) = batch.posts
-    (comment,) = await everything(ben.posts.ListComments, posts_pb2.ListCommentsRequest(post_id=kept.id))
-    (liker,) = await everything(ben.posts.ListPostLikes, posts_pb2.ListPostLikesRequest(post_id=kept.id))
-    (follower,) = await everything(ben.profiles.ListFollowers, profiles_pb2.ListFollowersRequest(user_id=ben.id))
-    (followee,) = await everything(ben.profiles.ListFollowing, profiles_pb2.ListFollowingRequest(user_id=ben.id))
-    for gone in (of_ana.author, (await ben.see(left)).author, comment.author, liker, follower, followee):
-        assert (gone.id, gone.gone) == (ana.id, True)
-        assert gone.username == gone.first_name == gone.last_name == ""
-    assert not of_ben.author.gone
-    assert [profile.id for profile in profiles.profiles] == [ben.id]
-    (own,) = await everything(ben.posts.ListComments, posts_pb2.ListCommentsRequest(post_id=left.id))
-    assert own.author.username == ben.username
 
 
 async def test_the_account_of_a_deleted_person_answers_nothing_to_their_token(ana: Person) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +12,15 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2, short_profile_pb2
+from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2, short_profile_pb2
 from tests.end_to_end import blocking
 from tests.people import Failure, Person
-from tests.running import PASSWORD, RunningSuite
+from tests.running import PASSWORD, SUPERUSER, RunningSuite
 
 OK = "OK"
 EXAMPLES = 40
 STEPS = 30
+_PATIENCE_SECONDS = 10
 texts = st.sampled_from(["First light", "Première lumière", "🌅", "line\nand line", "a" * 200])
 titles = st.sampled_from(["First light", "Première lumière", "🌅"])
 pictures = st.lists(st.sampled_from(["https://example.com/a.jpg", "https://example.com/b.jpg"]), max_size=3)
@@ -62,12 +64,13 @@ class Said:
 class Network(RuleBasedStateMachine):
     """What the contracts say of people, posts, comments, likes and follows, beside a suite that is to do the same.
 
-    Who was deleted stays in lists and counters, as gone: what they left behind disappears later.
+    Who is deleted takes everything with them: soon, so that the model waits for it.
     """
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, boss: Person) -> None:
         super().__init__()
         self._channel = channel
+        self._boss = boss
         self._members: dict[int, Member] = {}
         self._posts: dict[int, Written] = {}
         self._comments: dict[int, Said] = {}
@@ -114,7 +117,8 @@ class Network(RuleBasedStateMachine):
         expected = OK if password == PASSWORD else "WRONG_PASSWORD"
         request = accounts_pb2.DeleteAccountRequest(password=password)
         self._expect(expected, member.caller.accounts.DeleteAccount, request)
-        member.gone = expected is OK
+        if expected is OK:
+            self._erase(member)
 
     @rule(who=anyone, title=titles, description=texts, image_urls=pictures)
     def write_post(self, who: int, title: str, description: str, image_urls: list[str]) -> None:
@@ -228,7 +232,7 @@ class Network(RuleBasedStateMachine):
         caller = self._alive(who).caller
         other_id, other = self._member(whom)
         followed = (caller.id, other_id) in self._follows
-        expected = "USER_NOT_FOUND" if other.gone and not followed else OK
+        expected = "USER_NOT_FOUND" if other.gone else OK
         request = profiles_pb2.UnfollowUserRequest(user_id=other_id)
         answer = self._expect(expected, caller.profiles.UnfollowUser, request)
         if expected is OK:
@@ -320,6 +324,20 @@ class Network(RuleBasedStateMachine):
 
     # What the model knows.
 
+    def _erase(self, member: Member) -> None:
+        user_id = member.caller.id
+        member.gone = True
+        for thing in (*self._posts.values(), *self._comments.values()):
+            thing.gone |= thing.author_id == user_id
+        for post in self._posts.values():
+            post.likers = [liker for liker in post.likers if liker != user_id]
+        self._follows = [pair for pair in self._follows if user_id not in pair]
+        end = time.monotonic() + _PATIENCE_SECONDS
+        request = admin_pb2.GetErasureRequest(user_id=user_id)
+        while not self._boss.admin.GetErasure(request).complete:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
     def _count_alive(self) -> int:
         return sum(not member.gone for member in self._members.values())
 
@@ -385,8 +403,9 @@ class Network(RuleBasedStateMachine):
 
 def test_the_suite_does_what_the_model_says(together: RunningSuite) -> None:
     with blocking.channel_to(together) as channel:
+        boss = blocking.person(channel, SUPERUSER)
         run_state_machine_as_test(
-            lambda: Network(channel),
+            lambda: Network(channel, boss),
             settings=settings(
                 max_examples=EXAMPLES,
                 stateful_step_count=STEPS,

@@ -78,7 +78,7 @@ async def test_a_part_without_news_of_ended_sessions_changes_nothing_after_30_se
                 assert OLDEST_NEWS_SECONDS - 10 < seconds < OLDEST_NEWS_SECONDS + 2
                 assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "REVOCATIONS_UNKNOWN")
                 assert failed.retry_after is not None
-                at_gateway = await refused_soon(lambda: ana.like(post))
+                at_gateway = await refused_soon(lambda: ana.like(post), grpc.StatusCode.UNAVAILABLE)
                 assert (at_gateway.code, at_gateway.reason) == (grpc.StatusCode.UNAVAILABLE, "REVOCATIONS_UNKNOWN")
                 # Reading goes on.
                 await stored.GetPost(posts_pb2.GetPostRequest(post_id=post.id))
@@ -100,5 +100,5 @@ async def _recovered(stored: posts_pb2_grpc.PostServiceStub, person: Person) -> 
 
 
 async def _refused(person: Person) -> None:
-    failed = await refused_soon(person.post)
+    failed = await refused_soon(person.post, grpc.StatusCode.UNAVAILABLE)
     assert failed.reason == "SESSION_ENDED"

@@ -171,8 +171,8 @@ def _follow(follower_id: object, followee_id: object) -> str:
 
 
 def _reply(caller_id: object) -> str:
-    columns = "caller_id, method, request_id, request_mac, response, create_time"
-    return f"INSERT INTO reply ({columns}) VALUES ({caller_id}, 'x', 'x', x'00', x'00', 1)"
+    columns = "caller_id, about_id, method, request_id, request_mac, response, create_time"
+    return f"INSERT INTO reply ({columns}) VALUES ({caller_id}, {caller_id}, 'x', 'x', x'00', x'00', 1)"
 
 
 _POST = (

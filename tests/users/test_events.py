@@ -395,7 +395,8 @@ async def test_while_a_server_drains_its_followers_do_not_keep_it_busy(tmp_path:
     # Calls under way may take as long as the stop has for them: nothing else is to take the processor from them.
     await asyncio.sleep(0.5)
 
-    assert asked() - before <= 50
+    # Three read the log of users, and one that of posts.
+    assert asked() - before <= 200
     await assembly.close()
 
 
