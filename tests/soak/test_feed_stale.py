@@ -100,5 +100,5 @@ async def _recovered(stored: posts_pb2_grpc.PostServiceStub, person: Person) -> 
 
 
 async def _refused(person: Person) -> None:
-    failed = await refused_soon(person.post, grpc.StatusCode.UNAVAILABLE)
+    failed = await refused_soon(person.post)
     assert failed.reason == "SESSION_ENDED"
