@@ -170,7 +170,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAccount(self, request, context):
-        """Deletes the caller's own account for good. Its posts and comments show their author as gone.
+        """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
         PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
         some wrong passwords in this session.
         """

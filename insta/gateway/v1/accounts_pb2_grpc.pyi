@@ -51,7 +51,7 @@ class AccountServiceStub:
     somebody. Repeating it changes nothing more.
     """
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]
-    """Deletes the caller's own account for good. Its posts and comments show their author as gone.
+    """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
     PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
     some wrong passwords in this session.
     """
@@ -158,7 +158,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.DeleteAccountRequest,
         context: _aio.ServicerContext[_accounts_pb2.DeleteAccountRequest, _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]:
-        """Deletes the caller's own account for good. Its posts and comments show their author as gone.
+        """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
         PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
         some wrong passwords in this session.
         """
