@@ -48,7 +48,8 @@ async def test_a_hash_that_costs_less_than_new_ones_is_replaced_at_login(tmp_pat
 
 
 async def test_a_storm_of_logins_is_told_to_come_back_while_other_calls_go_on(tmp_path: Path) -> None:
-    with running("together", tmp_path / "var", INSTA_BCRYPT_COST="12") as suite:
+    # What waits for a thread is to be answered in time also where other processes leave hashing little of the machine.
+    with running("together", tmp_path / "var", INSTA_BCRYPT_COST="9") as suite:
         people = People(suite.address)
         pat = await people.join()
         post = await pat.post()
