@@ -20,7 +20,7 @@ compose-test: setup ## Run the tests of the containers (needs a container engine
 	@$(BIN)/pytest tests/compose
 
 soak: setup ## Run the tests that take minutes: timing of logins, storms of them, lag of revocations
-	@$(BIN)/pytest tests/soak -m soak -s
+	@$(BIN)/pytest -m soak -s
 
 lint: setup ## Check style, types, contracts and the borders between the parts
 	$(BIN)/ruff check .

@@ -11,7 +11,8 @@ from tests.running import running
 from tests.suite.killing import Writers, children, kill, process_of
 
 
-@pytest.mark.parametrize("name", ["users", "posts", "social", "gateway"])
+# The others in tests/soak, which kills each of them many times.
+@pytest.mark.parametrize("name", ["users", "social"])
 async def test_a_part_that_is_killed_loses_nothing_that_was_answered(name: str, tmp_path: Path) -> None:
     with running("apart", tmp_path, superuser=False) as suite:
         people = People(suite.address)

@@ -18,7 +18,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from insta.gateway.v1 import accounts_pb2, admin_pb2, profiles_pb2
 from services.users import keys
 from tests.people import PASSWORD, Failure, People, Person, refused_soon
-from tests.running import MODES, RunningSuite, insta, running
+from tests.running import RunningSuite, insta, running
 from tests.users.logins import (
     eventually,
     holder,
@@ -326,7 +326,8 @@ class Recorder:
         self.told += [text if isinstance(text, bytes) else text.encode() for text in texts]
 
 
-@pytest.mark.parametrize("mode", MODES)
+# With workers the same lines come from two processes: that is for the longer tests.
+@pytest.mark.parametrize("mode", ["together", "apart", pytest.param("workers", marks=pytest.mark.soak)])
 async def test_no_output_tells_a_secret(mode: str, tmp_path: Path) -> None:
     secrets, record = Secrets(), Recorder()
     with running(mode, tmp_path / "var", INSTA_LOG_LEVEL="debug", INSTA_LOGIN_THROTTLE="true") as suite:

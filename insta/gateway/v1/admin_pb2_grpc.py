@@ -89,8 +89,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes somebody's account for good, and all that is theirs: GetErasure tells what is left of it. For one's own there is
-        AccountService.DeleteAccount.
+        """Deletes somebody's account for good. All that is theirs goes with it: GetErasure tells what is left. For one's own there
+        is AccountService.DeleteAccount.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff; WRONG_PASSWORD if it is one's own).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

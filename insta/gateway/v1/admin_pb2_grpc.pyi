@@ -25,8 +25,8 @@ class AdminServiceStub:
     (LAST_SUPERUSER). Repeating it changes nothing more.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteUserRequest, _admin_pb2.DeleteUserResponse]
-    """Deletes somebody's account for good, and all that is theirs: GetErasure tells what is left of it. For one's own there is
-    AccountService.DeleteAccount.
+    """Deletes somebody's account for good. All that is theirs goes with it: GetErasure tells what is left. For one's own there
+    is AccountService.DeleteAccount.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff; WRONG_PASSWORD if it is one's own).
     """
     SetUserRoles: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetUserRolesRequest, _admin_pb2.SetUserRolesResponse]
@@ -71,8 +71,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.DeleteUserRequest,
         context: _aio.ServicerContext[_admin_pb2.DeleteUserRequest, _abc.Awaitable[_admin_pb2.DeleteUserResponse]],
     ) -> _abc.Awaitable[_admin_pb2.DeleteUserResponse]:
-        """Deletes somebody's account for good, and all that is theirs: GetErasure tells what is left of it. For one's own there is
-        AccountService.DeleteAccount.
+        """Deletes somebody's account for good. All that is theirs goes with it: GetErasure tells what is left. For one's own there
+        is AccountService.DeleteAccount.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (SUPERUSER_ONLY if it belongs to staff; WRONG_PASSWORD if it is one's own).
         """
 
