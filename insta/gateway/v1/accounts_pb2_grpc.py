@@ -172,7 +172,7 @@ class AccountServiceServicer:
     def DeleteAccount(self, request, context):
         """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
         PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
-        some wrong passwords in this session.
+        some wrong passwords in the same session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +181,7 @@ class AccountServiceServicer:
     def ChangePassword(self, request, context):
         """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
         PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
-        (TOO_MANY_FAILURES) after some wrong ones in this session.
+        (TOO_MANY_FAILURES) after some wrong ones in the same session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,12 +53,12 @@ class AccountServiceStub:
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]
     """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
     PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
-    some wrong passwords in this session.
+    some wrong passwords in the same session.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]
     """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
     PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
-    (TOO_MANY_FAILURES) after some wrong ones in this session.
+    (TOO_MANY_FAILURES) after some wrong ones in the same session.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -160,7 +160,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]:
         """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
         PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
-        some wrong passwords in this session.
+        some wrong passwords in the same session.
         """
 
     @_abc_1.abstractmethod
@@ -171,7 +171,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]:
         """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
         PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
-        (TOO_MANY_FAILURES) after some wrong ones in this session.
+        (TOO_MANY_FAILURES) after some wrong ones in the same session.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

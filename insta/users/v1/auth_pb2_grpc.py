@@ -70,7 +70,7 @@ class AuthServiceServicer:
     def ChangePassword(self, request, context):
         """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
         PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
-        (TOO_MANY_FAILURES) after some wrong ones in this session.
+        (TOO_MANY_FAILURES) after some wrong ones in the same session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ class AuthServiceStub:
     ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_pb2.ChangePasswordRequest, _auth_pb2.ChangePasswordResponse]
     """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
     PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
-    (TOO_MANY_FAILURES) after some wrong ones in this session.
+    (TOO_MANY_FAILURES) after some wrong ones in the same session.
     """
     GetKeySet: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetKeySetRequest, _auth_pb2.GetKeySetResponse]
     """The public keys that verify access tokens."""
@@ -55,7 +55,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_auth_pb2.ChangePasswordResponse]:
         """Changes the caller's password and ends all their sessions, the one that calls included: log in with the new password.
         PERMISSION_DENIED (WRONG_PASSWORD) if the current one is wrong, INVALID_ARGUMENT (COMMON_PASSWORD), RESOURCE_EXHAUSTED
-        (TOO_MANY_FAILURES) after some wrong ones in this session.
+        (TOO_MANY_FAILURES) after some wrong ones in the same session.
         """
 
     @_abc_1.abstractmethod

@@ -140,7 +140,7 @@ class UserServiceServicer:
     def DeleteUser(self, request, context):
         """Deletes an account for good, and ends its sessions: one's own, confirmed by its password, or as staff another's.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (WRONG_PASSWORD; NOT_OWNER; SUPERUSER_ONLY if it belongs to staff),
-        FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in this session.
+        FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in the same session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class UserServiceStub:
     DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
     """Deletes an account for good, and ends its sessions: one's own, confirmed by its password, or as staff another's.
     NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (WRONG_PASSWORD; NOT_OWNER; SUPERUSER_ONLY if it belongs to staff),
-    FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in this session.
+    FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in the same session.
     """
     SetRoles: _aio.UnaryUnaryMultiCallable[_users_pb2.SetRolesRequest, _users_pb2.SetRolesResponse]
     """Sets what an account may do. A change ends all its sessions: who was logged in with the former roles logs in again.
@@ -119,7 +119,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_users_pb2.DeleteUserResponse]:
         """Deletes an account for good, and ends its sessions: one's own, confirmed by its password, or as staff another's.
         NOT_FOUND (USER_NOT_FOUND), PERMISSION_DENIED (WRONG_PASSWORD; NOT_OWNER; SUPERUSER_ONLY if it belongs to staff),
-        FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in this session.
+        FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after some wrong passwords in the same session.
         """
 
     @_abc_1.abstractmethod
