@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import peewee
 from google.protobuf import message
@@ -20,6 +20,9 @@ from chassis.store import Database, Store
 
 # How soon a waiting reader sees what another process appended, at most.
 _POLL_SECONDS = 0.05
+_DEFAULT_LIMIT = 100
+
+Response = TypeVar("Response", bound=message.Message)
 
 
 class LoggedEvent(Table):
@@ -154,6 +157,29 @@ def forget(db: Database, before: int, limit: int) -> int:
     if forgotten:
         _raise_floor.run(db, floor_offset=max(forgotten))
     return len(forgotten)
+
+
+async def answer(store: Store, draining: asyncio.Event, request: Any, response_class: type[Response]) -> Response:
+    """The answer to a ReadEventsRequest: each service has such a message of its own, and they are all alike."""
+    batch = await wait_for(
+        store,
+        request.offset,
+        request.start_time.ToMicroseconds(),
+        request.limit or _DEFAULT_LIMIT,
+        request.wait.ToMilliseconds() / 1000,
+        draining,
+    )
+    response: Any = response_class()
+    for event in batch.events:
+        told = response.events.add()
+        told.MergeFromString(bytes(event.payload))
+        told.offset = event.offset
+        told.time.CopyFrom(clock.timestamp(event.time))
+    response.next_offset = batch.next_offset
+    response.epoch = batch.epoch
+    response.floor_offset = batch.floor_offset
+    response.head_offset = batch.head_offset
+    return response  # type: ignore[no-any-return]
 
 
 async def wait_for(

@@ -23,6 +23,8 @@ _ALLOWED = {
     "insta.social.v1.LikeService": frozenset({"gateway"}),
     "insta.social.v1.CommentService": frozenset({"gateway"}),
     "insta.social.v1.StatsService": frozenset({"gateway"}),
+    # For services of the operator's own.
+    "insta.social.v1.EventService": frozenset(),
 }
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from chassis import clock, events
+from chassis import events
 from chassis.store import Store
 from insta.posts.v1 import events_pb2, events_pb2_grpc
 from services.posts import posts
-
-_DEFAULT_LIMIT = 100
 
 
 class EventServicer(events_pb2_grpc.EventServiceServicer):
@@ -18,31 +16,10 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         self._draining = draining
 
     async def ReadEvents(self, request: events_pb2.ReadEventsRequest, context: object) -> events_pb2.ReadEventsResponse:
-        batch = await events.wait_for(
-            self._store,
-            request.offset,
-            request.start_time.ToMicroseconds(),
-            request.limit or _DEFAULT_LIMIT,
-            request.wait.ToMilliseconds() / 1000,
-            self._draining,
-        )
-        return events_pb2.ReadEventsResponse(
-            events=map(_event, batch.events),
-            next_offset=batch.next_offset,
-            epoch=batch.epoch,
-            floor_offset=batch.floor_offset,
-            head_offset=batch.head_offset,
-        )
+        return await events.answer(self._store, self._draining, request, events_pb2.ReadEventsResponse)
 
     async def FindMissingPosts(
         self, request: events_pb2.FindMissingPostsRequest, context: object
     ) -> events_pb2.FindMissingPostsResponse:
         missing = await self._store.read(posts.missing, request.post_ids)
         return events_pb2.FindMissingPostsResponse(post_ids=missing)
-
-
-def _event(stored: events.Event) -> events_pb2.Event:
-    event = events_pb2.Event.FromString(bytes(stored.payload))
-    event.offset = stored.offset
-    event.time.CopyFrom(clock.timestamp(stored.time))
-    return event

@@ -7,6 +7,18 @@ from chassis.store import Database
 from insta.posts.v1 import events_pb2
 
 
+def post_created(db: Database, post_id: int, author_id: int) -> None:
+    """The post is there."""
+    created = events_pb2.PostCreated(post_id=post_id, author_id=author_id)
+    events.append(db, events_pb2.Event(post_created=created))
+
+
+def post_updated(db: Database, post_id: int, author_id: int) -> None:
+    """The post is not as it was."""
+    updated = events_pb2.PostUpdated(post_id=post_id, author_id=author_id)
+    events.append(db, events_pb2.Event(post_updated=updated))
+
+
 def post_deleted(db: Database, post_id: int, author_id: int) -> None:
     """The post is gone."""
     deleted = events_pb2.PostDeleted(post_id=post_id, author_id=author_id)

@@ -98,6 +98,7 @@ def create(db: Database, author_id: int, title: str, description: str, image_url
     )
     assert post is not None
     _count.run(db, author_id=author_id, change=1)
+    post_events.post_created(db, post.id, author_id)
     return post
 
 
@@ -152,6 +153,7 @@ def update(db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any
     values["image_urls"] = json.dumps(values["image_urls"])
     changed = _update.one(db, id=post_id, now=clock.now(), **values)
     assert changed is not None
+    post_events.post_updated(db, post_id, post.author_id)
     return changed
 
 

@@ -27,5 +27,6 @@ ROWS = Rows(
         Reference(UserCounter.user_id, USER),
         Reference(Reply.caller_id, USER),
     ],
+    appends=True,
     reads=["users", "posts"],
 )

@@ -8,7 +8,7 @@ from chassis import clock, errors
 from chassis.errors import Reason
 from chassis.query import compiled, param
 from chassis.store import Database
-from services.social import counters, erasure
+from services.social import counters, erasure, social_events
 from services.social.models import Comment
 
 
@@ -61,6 +61,7 @@ def create(db: Database, post_id: int, author_id: int, text: str) -> CommentRow:
     comment = _insert.one(db, post_id=post_id, author_id=author_id, text=text, now=clock.now())
     assert comment is not None
     counters.change_post(db, post_id, comments=1)
+    social_events.comment_created(db, comment.id, post_id, author_id)
     return comment
 
 
@@ -90,6 +91,7 @@ def update(db: Database, author_id: int, comment_id: int, text: str) -> CommentR
         return comment
     changed = _update.one(db, id=comment_id, text=text, now=clock.now())
     assert changed is not None
+    social_events.comment_updated(db, comment_id, comment.post_id, author_id)
     return changed
 
 
@@ -102,6 +104,7 @@ def delete(db: Database, comment_id: int) -> None:
     comment = get(db, comment_id)
     _delete.run(db, id=comment_id)
     counters.change_post(db, comment.post_id, comments=-1)
+    social_events.comment_deleted(db, comment_id, comment.post_id, comment.author_id)
 
 
 def on_post(db: Database, post_id: int, below: int, limit: int) -> list[CommentRow]:

@@ -9,7 +9,7 @@ from chassis import clock, errors
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
-from services.social import counters, erasure
+from services.social import counters, erasure, social_events
 from services.social.models import Follow
 
 LIMIT = 10_000
@@ -74,6 +74,7 @@ def add(db: Database, follower_id: int, followee_id: int) -> int:
     if counters.change_user(db, follower_id, followees=1).followee_count > LIMIT:
         text = f"{LIMIT} accounts are followed already, which is all that one person can; unfollow one first"
         raise errors.FailedPrecondition(Reason.REASON_FOLLOW_LIMIT, text)
+    social_events.user_followed(db, follower_id, followee_id)
     return counters.change_user(db, followee_id, followers=1).follower_count
 
 
@@ -81,6 +82,7 @@ def remove(db: Database, follower_id: int, followee_id: int) -> int:
     """Follow somebody no longer, if one did. Returns how many people follow them."""
     if not _delete.run(db, follower_id=follower_id, followee_id=followee_id):
         return counters.of_user(db, followee_id).follower_count
+    social_events.user_unfollowed(db, follower_id, followee_id)
     counters.change_user(db, follower_id, followees=-1)
     return counters.change_user(db, followee_id, followers=-1).follower_count
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from chassis import clock
 from chassis.query import among, compiled, param
 from chassis.store import Database
-from services.social import counters, erasure
+from services.social import counters, erasure, social_events
 from services.social.models import Like
 
 
@@ -45,6 +45,7 @@ def add(db: Database, post_id: int, user_id: int) -> int:
     erasure.refuse_gone_caller(db, user_id)
     erasure.refuse_gone_post(db, post_id)
     if _insert.one(db, post_id=post_id, user_id=user_id, now=clock.now()):
+        social_events.post_liked(db, post_id, user_id)
         return counters.change_post(db, post_id, likes=1).like_count
     return counters.of_post(db, post_id).like_count
 
@@ -52,6 +53,7 @@ def add(db: Database, post_id: int, user_id: int) -> int:
 def remove(db: Database, post_id: int, user_id: int) -> int:
     """Take a like back, if there is one. Returns the post's like count."""
     if _delete.run(db, post_id=post_id, user_id=user_id):
+        social_events.post_unliked(db, post_id, user_id)
         return counters.change_post(db, post_id, likes=-1).like_count
     return counters.of_post(db, post_id).like_count
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chassis import background
+from chassis import background, events
 from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Parts, Service
 from services.social import consumers, erasure, existence
 from services.social.comment_servicer import CommentServicer
+from services.social.event_servicer import EventServicer
 from services.social.follow_servicer import FollowServicer
 from services.social.like_servicer import LikeServicer
 from services.social.stats_servicer import StatsServicer
@@ -19,6 +20,7 @@ from services.social.stats_servicer import StatsServicer
 
 def _servicers(parts: Parts) -> Mapping[str, object]:
     pager = Pager(parts.store.write_now(secret, "paging"))
+    parts.store.write_now(events.begin)
     posts = existence.Posts(parts.channels["posts"])
     users = existence.Users(parts.channels["users"])
     return {
@@ -26,6 +28,7 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
         "insta.social.v1.LikeService": LikeServicer(parts.store, parts.replies, pager, posts),
         "insta.social.v1.CommentService": CommentServicer(parts.store, parts.replies, pager, posts),
         "insta.social.v1.StatsService": StatsServicer(parts.store, consumers.heard_of_all_posts(parts)),
+        "insta.social.v1.EventService": EventServicer(parts.store, parts.draining),
     }
 
 
@@ -34,6 +37,7 @@ def _background(parts: Parts) -> Sequence[BackgroundTask]:
         BackgroundTask("consumer-users", consumers.users(parts).step, pause_seconds=0.02),
         BackgroundTask("consumer-posts", consumers.posts(parts).step, pause_seconds=0.02),
         background.erasing(parts.store, erasure.erase_some),
+        background.forgetting_events(parts.store),
     )
 
 
@@ -46,6 +50,7 @@ SERVICE = Service(
         "insta.social.v1.LikeService",
         "insta.social.v1.CommentService",
         "insta.social.v1.StatsService",
+        "insta.social.v1.EventService",
     ),
     calls=("users", "posts"),
     servicers=_servicers,

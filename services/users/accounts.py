@@ -121,6 +121,7 @@ def create(
     except peewee.IntegrityError as conflict:
         raise _taken(conflict) from None
     assert account is not None
+    user_events.user_created(db, account.id)
     audit.record("account created", user_id=account.id, superuser=bool(account.superuser))
     return account
 
@@ -386,6 +387,7 @@ def _keep_a_superuser(db: Database, leaving: Account) -> None:
 
 
 def _change(db: Database, user_id: int, values: Mapping[str, object]) -> Account:
+    user_events.user_updated(db, user_id)
     query = User.update(**values, update_time=clock.now()).where(User.id == user_id).returning(*_columns)
     return Account(*db.execute(query).fetchall()[0])
 

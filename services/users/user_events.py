@@ -15,6 +15,16 @@ def sessions_ended(db: Database, user_id: int, session_ids: Sequence[str]) -> No
     events.append(db, events_pb2.Event(sessions_ended=ended))
 
 
+def user_created(db: Database, user_id: int) -> None:
+    """The account is there."""
+    events.append(db, events_pb2.Event(user_created=events_pb2.UserCreated(user_id=user_id)))
+
+
+def user_updated(db: Database, user_id: int) -> None:
+    """The account is not as it was."""
+    events.append(db, events_pb2.Event(user_updated=events_pb2.UserUpdated(user_id=user_id)))
+
+
 def user_deleted(db: Database, user_id: int) -> None:
     """The account is gone."""
     events.append(db, events_pb2.Event(user_deleted=events_pb2.UserDeleted(user_id=user_id)))

@@ -281,4 +281,5 @@ POLICIES = (
     _users("insta.social.v1.StatsService/BatchGetPostStats", _these_posts),
     _users("insta.social.v1.StatsService/BatchGetUserStats", _these_users),
     _staff("insta.social.v1.StatsService/GetErasure", _this_user),
+    _services("insta.social.v1.EventService/ReadEvents", _nothing),
 )

@@ -32,9 +32,10 @@ ALLOWED = {
     "insta.social.v1.LikeService": {"gateway"},
     "insta.social.v1.CommentService": {"gateway"},
     "insta.social.v1.StatsService": {"gateway"},
+    "insta.social.v1.EventService": set(),
 }
 # Of the operator's own services, `reports` is named in a setting, and `letters` is not.
-REPORTS_MAY_CALL = {"insta.posts.v1.PostService", "insta.users.v1.EventService"}
+REPORTS_MAY_CALL = {"insta.posts.v1.PostService", "insta.users.v1.EventService", "insta.social.v1.EventService"}
 CERTIFIED = ("users", "posts", "social", "gateway", "reports", "letters")
 NOT_ALLOWED = "PERMISSION_DENIED SERVICE_NOT_ALLOWED"
 # Of a connection that did not come about nobody tells a reason.

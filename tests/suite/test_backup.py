@@ -151,7 +151,7 @@ def test_a_backup_is_for_its_owner_only_and_tells_what_it_is(made: tuple[Mapping
     for copy in manifest["databases"]:
         content = (backup / f"{copy['name']}.db").read_bytes()
         assert (copy["size"], copy["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-    assert [copy["name"] for copy in manifest["databases"] if copy["epoch"]] == ["posts", "users"]
+    assert [copy["name"] for copy in manifest["databases"] if copy["epoch"]] == [*DATABASES]
 
 
 @pytest.mark.parametrize("there", ["backup", "backup.partial"])

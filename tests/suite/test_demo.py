@@ -49,7 +49,7 @@ def everything(data: Path) -> dict[str, list[tuple[object, ...]]]:
             columns = [
                 f'"{column}"'
                 for (column,) in rows(data, database, f"SELECT name FROM pragma_table_info('{table}')")
-                if column != "password_hash"
+                if column != "password_hash" and (table, column) != ("logged_event", "time")
             ]
             found[f"{database}.{table}"] = rows(
                 data, database, f'SELECT {", ".join(columns)} FROM "{table}" ORDER BY 1'

@@ -155,6 +155,8 @@ class Event(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     POST_DELETED_FIELD_NUMBER: _builtins.int
+    POST_CREATED_FIELD_NUMBER: _builtins.int
+    POST_UPDATED_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Its place in the log, growing."""
     @_builtins.property
@@ -165,26 +167,90 @@ class Event(_message.Message):
     def post_deleted(self) -> Global___PostDeleted:
         """A post is gone."""
 
+    @_builtins.property
+    def post_created(self) -> Global___PostCreated:
+        """A post is there."""
+
+    @_builtins.property
+    def post_updated(self) -> Global___PostUpdated:
+        """A post is not as it was."""
+
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         post_deleted: Global___PostDeleted | None = ...,
+        post_created: Global___PostCreated | None = ...,
+        post_updated: Global___PostUpdated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "post_deleted", b"post_deleted", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "post_deleted", b"post_deleted", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["post_deleted"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["post_deleted", "post_created", "post_updated"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
+class PostCreated(_message.Message):
+    """A post was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_ID_FIELD_NUMBER: _builtins.int
+    post_id: _builtins.int
+    """Its id."""
+    author_id: _builtins.int
+    """Who wrote it."""
+    def __init__(
+        self,
+        *,
+        post_id: _builtins.int = ...,
+        author_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "post_id", b"post_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostCreated: _TypeAlias = PostCreated  # noqa: Y015
+
+@_typing.final
+class PostUpdated(_message.Message):
+    """A post was changed by its author."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_ID_FIELD_NUMBER: _builtins.int
+    post_id: _builtins.int
+    """Its id."""
+    author_id: _builtins.int
+    """Who wrote it."""
+    def __init__(
+        self,
+        *,
+        post_id: _builtins.int = ...,
+        author_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "post_id", b"post_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostUpdated: _TypeAlias = PostUpdated  # noqa: Y015
+
+@_typing.final
 class PostDeleted(_message.Message):
-    """A post was deleted, by whomever."""
+    """A post was deleted, by whomever. Of posts that go with their author's account there is no event: UserDeleted of the
+    users service tells of them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

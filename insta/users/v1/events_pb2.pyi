@@ -156,6 +156,8 @@ class Event(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     SESSIONS_ENDED_FIELD_NUMBER: _builtins.int
     USER_DELETED_FIELD_NUMBER: _builtins.int
+    USER_CREATED_FIELD_NUMBER: _builtins.int
+    USER_UPDATED_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Its place in the log, growing."""
     @_builtins.property
@@ -170,6 +172,14 @@ class Event(_message.Message):
     def user_deleted(self) -> Global___UserDeleted:
         """An account is gone."""
 
+    @_builtins.property
+    def user_created(self) -> Global___UserCreated:
+        """An account is there."""
+
+    @_builtins.property
+    def user_updated(self) -> Global___UserUpdated:
+        """An account is not as it was."""
+
     def __init__(
         self,
         *,
@@ -177,12 +187,14 @@ class Event(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         sessions_ended: Global___SessionsEnded | None = ...,
         user_deleted: Global___UserDeleted | None = ...,
+        user_created: Global___UserCreated | None = ...,
+        user_updated: Global___UserUpdated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "user_deleted", b"user_deleted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_updated", b"user_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "user_deleted", b"user_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_updated", b"user_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["sessions_ended", "user_deleted"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["sessions_ended", "user_deleted", "user_created", "user_updated"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -237,3 +249,47 @@ class UserDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UserDeleted: _TypeAlias = UserDeleted  # noqa: Y015
+
+@_typing.final
+class UserCreated(_message.Message):
+    """Somebody has an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserCreated: _TypeAlias = UserCreated  # noqa: Y015
+
+@_typing.final
+class UserUpdated(_message.Message):
+    """Something that UserService tells of an account was changed: its names, address, biography, roles, or whether it is active."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserUpdated: _TypeAlias = UserUpdated  # noqa: Y015
