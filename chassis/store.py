@@ -10,9 +10,11 @@ import concurrent.futures
 import contextvars
 import datetime
 import fcntl
+import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ import peewee
 from playhouse import apsw_ext, migrations
 
 from chassis import errors, logs
+from chassis.call import current
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -126,6 +129,12 @@ class _Job(NamedTuple):
     loop: asyncio.AbstractEventLoop
     # Of the call that the change belongs to.
     context: contextvars.Context
+    deadline: float
+
+    def is_too_late(self) -> bool:
+        """Whether nobody waits for the change any more."""
+        # The clock of event loops.
+        return self.future.cancelled() or time.monotonic() >= self.deadline
 
 
 class _Answer(NamedTuple):
@@ -194,7 +203,10 @@ class Store:
     ) -> Result:
         """Run a change in a transaction; returns after its commit. An exception undoes the change and no other.
 
+        A change does not begin any more when its call was cancelled, or its deadline has passed.
+
         Raises:
+            DeadlineExceeded: it has.
             ResourceExhausted: the disk is full; nothing was stored.
             Unavailable: the database could not commit, or is closed; nothing was stored.
         """
@@ -202,8 +214,10 @@ class Store:
             raise errors.unavailable()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
+        call = current.get()
+        deadline = math.inf if call is None else call.deadline
         context = contextvars.copy_context()
-        self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop, context))
+        self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop, context, deadline))
         return await future
 
     def read_now(
@@ -292,8 +306,7 @@ class Store:
             with self._transaction():
                 job: _Job | None = first
                 while job is not None:
-                    if not job.future.cancelled():
-                        answers.append(self._attempt(job))
+                    answers.append(self._attempt(job))
                     job, more = self._waiting(len(taken))
                     if job is not None:
                         taken.append(job)
@@ -333,6 +346,8 @@ class Store:
 
     def _attempt(self, job: _Job) -> _Answer:
         """Run one job; what it raises undoes its own changes only."""
+        if job.is_too_late():
+            return _Answer(job, None, errors.deadline_exceeded())
         self._db.execute_sql("SAVEPOINT job")
         after: list[Callable[[], None]] = []
         try:

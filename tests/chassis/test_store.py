@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import peewee
 import pytest
 
-from chassis.errors import ResourceExhausted
+from chassis.call import Call, current
+from chassis.errors import DeadlineExceeded, ResourceExhausted
 from chassis.models import secret
 from chassis.query import compiled, param
 from chassis.store import Database, Store, Turnstile
@@ -86,6 +88,13 @@ def limit_growth(db: Database, pages: int) -> None:
     """Let the database grow by so many pages and no more, as a disk would that is nearly full."""
     ((size,),) = db.execute_sql("PRAGMA page_count").fetchall()
     db.execute_sql(f"PRAGMA max_page_count = {size + pages}").fetchall()
+
+
+def during_a_call(write: Coroutine[Any, Any, int], deadline: float) -> asyncio.Task[int]:
+    """A write that belongs to a call with a deadline, a time of the event loop."""
+    context = contextvars.copy_context()
+    context.run(current.set, Call("/items", "", deadline, "trace"))
+    return asyncio.get_running_loop().create_task(write, context=context)
 
 
 def pragmas(db: Database) -> dict[str, Any]:
@@ -167,6 +176,19 @@ async def test_a_write_that_was_cancelled_before_it_began_does_nothing(store: St
     await kept
 
     assert cancelled.cancelled()
+    assert await store.read(items.names) == ["first", "kept"]
+    assert sum(commits) == 2
+
+
+async def test_a_write_whose_deadline_passed_before_it_began_does_nothing(store: Store, commits: list[int]) -> None:
+    now = asyncio.get_running_loop().time()
+    async with held(store):
+        late = during_a_call(store.write(items.add, "late"), deadline=now + 0.01)
+        kept = during_a_call(store.write(items.add, "kept"), deadline=now + 60)
+        await asyncio.sleep(0.02)
+    answers = await asyncio.gather(late, kept, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [DeadlineExceeded, int]
     assert await store.read(items.names) == ["first", "kept"]
     assert sum(commits) == 2
 

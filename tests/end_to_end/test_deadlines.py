@@ -1,0 +1,34 @@
+"""Calls that are over change nothing any more."""
+
+from __future__ import annotations
+
+import grpc
+
+from chassis.store import Turnstile
+from insta.gateway.v1 import posts_pb2, profiles_pb2
+from tests import databases
+from tests.people import Person, failure
+from tests.running import RunningSuite
+
+
+async def test_a_call_that_is_over_before_its_change_begins_changes_nothing(
+    suite: RunningSuite, ana: Person, ben: Person
+) -> None:
+    post = await ben.post()
+    turnstile = Turnstile(databases.path_of(suite, "social"))
+    with turnstile:
+        # Meanwhile nothing is written there.
+        cancelled = ana.posts.CreateComment(posts_pb2.CreateCommentRequest(post_id=post.id, text="cancelled"))
+        like = posts_pb2.LikePostRequest(post_id=post.id, request_id="late")
+        late = await failure(ana.posts.LikePost(like, timeout=0.5))
+        cancelled.cancel()
+        kept = ana.profiles.FollowUser(profiles_pb2.FollowUserRequest(user_id=ben.id))
+        # Until then the other is known to be cancelled everywhere.
+        await failure(ana.posts.LikePost(like, timeout=0.5))
+    turnstile.close()
+    await kept
+    seen = await ana.see(post)
+
+    assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (seen.like_count, seen.viewer_liked, seen.comment_count) == (0, False, 0)
+    assert (await ana.posts.LikePost(like)).like_count == 1
