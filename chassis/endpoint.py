@@ -10,7 +10,6 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ from google.protobuf import descriptor, descriptor_pb2, message, message_factory
 
 from chassis import access, errors, logs, validation
 from chassis.access import Access
+from chassis.admission import Admission
 from chassis.call import Call, current
 from chassis.errors import Reason
 from chassis.identity import Verifier
@@ -26,31 +26,6 @@ from chassis.metrics import MethodMetrics, Metrics
 from chassis.replay import Replies
 
 log = logs.get(__name__)
-
-
-@dataclass
-class Admission:
-    """How many calls may be under way at once, over all methods that share this.
-
-    Refusing the rest at once keeps the accepted ones fast.
-    """
-
-    limit: float
-    under_way: int = field(default=0, init=False)
-
-    def enter(self) -> None:
-        """Let one more call in, which must leave again.
-
-        Raises:
-            ResourceExhausted: there are too many already.
-        """
-        if self.under_way >= self.limit:
-            text = f"{self.limit} calls are under way, which is all that this server admits; try again"
-            raise errors.ResourceExhausted(Reason.REASON_OVERLOADED, text, retry_after=0.5)
-        self.under_way += 1
-
-    def leave(self) -> None:
-        self.under_way -= 1
 
 
 class Endpoint:
@@ -98,6 +73,11 @@ class Endpoint:
         self._metrics: MethodMetrics = metrics.method(service, method.name)
         validation.warm_up(self._request_class)
 
+    def count_refused(self, code: grpc.StatusCode) -> None:
+        """A call was refused before it began."""
+        self._metrics.begin()
+        self._metrics.end(code, 0.0)
+
     async def answer(self, request: message.Message | bytes, call: Call) -> message.Message:
         """The response to one request: a message, or bytes that should be one.
 
@@ -111,6 +91,7 @@ class Endpoint:
         admitted = False
         self._metrics.begin()
         try:
+            _require_time(call)
             self.admission.enter()
             admitted = True
             await self._identify(call)
@@ -227,3 +208,9 @@ class Endpoint:
             text = "a defect of the suite; its log has the details under this call's trace id"
             error = errors.Internal(Reason.REASON_INTERNAL, text)
         return error.code, error
+
+
+def _require_time(call: Call) -> None:
+    """Begin nothing whose answer comes too late."""
+    if asyncio.get_running_loop().time() >= call.deadline:
+        raise errors.deadline_exceeded()

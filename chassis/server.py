@@ -7,6 +7,7 @@ import contextvars
 import ipaddress
 import re
 import socket
+import tempfile
 import urllib.parse
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from google.protobuf import descriptor_pool
 
 from chassis import channelz, errors, health, reflection, tls
 from chassis.access import Access
+from chassis.admission import Admission, overloaded
 from chassis.call import (
     AUTHORIZATION_KEY,
     CLIENT_ADDRESS_KEY,
@@ -28,7 +30,7 @@ from chassis.call import (
     new_trace_id,
     trace_id_of,
 )
-from chassis.endpoint import Admission, Endpoint
+from chassis.endpoint import Endpoint
 from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.metrics import Metrics
@@ -43,6 +45,8 @@ _AGENT_LIMIT = 200
 _UNPRINTABLE = re.compile("[^ -~]")
 # Streams of health and reflection stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
+_MAX_WAITING = 10_000
+_NEVER = 2**31 - 1
 _OPTIONS = [
     # Go clients may ping this often; without it they are sent away with ENHANCE_YOUR_CALM.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -99,6 +103,7 @@ class Server:
 
     Args:
         endpoints: By path; those of health, reflection and channelz are added.
+        admission: Of the calls to the endpoints.
         draining: Set when the server is about to stop.
         internal: Whether only other services call, which tell where their own calls came from. What anybody else tells
             is not looked at.
@@ -117,8 +122,8 @@ class Server:
         verifier: Verifier,
         metrics: Metrics,
         *,
+        admission: Admission,
         draining: asyncio.Event,
-        max_calls: int,
         internal: bool = False,
         reflects: bool = True,
         shares_port: bool = False,
@@ -141,7 +146,8 @@ class Server:
             for version in (reflection.V1, reflection.V1ALPHA):
                 infrastructure[version] = reflection.ReflectionServicer(descriptors, version, self._draining)
         own = endpoints_of(infrastructure, verifier, metrics, admission=None)
-        streams = Admission(min(_MAX_STREAMS, max_calls * _BACKSTOP_FACTOR // 2))
+        backstop = int(admission.limit) * _BACKSTOP_FACTOR
+        streams = Admission(min(_MAX_STREAMS, backstop // 2))
         for endpoint in own.values():
             if endpoint.streams_responses:
                 endpoint.admission = streams
@@ -150,12 +156,18 @@ class Server:
                 *_OPTIONS,
                 ("grpc.so_reuseport", int(shares_port)),
                 # One connection alone is not to fill the server.
-                ("grpc.max_concurrent_streams", max_calls * _BACKSTOP_FACTOR // 2),
+                ("grpc.max_concurrent_streams", backstop // 2),
+                # Of more than that gRPC cancels some at random: who waits too long is to be told so before.
+                ("grpc.server.max_pending_requests", _MAX_WAITING),
+                ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING),
             ],
-            maximum_concurrent_rpcs=max_calls * _BACKSTOP_FACTOR,
+            maximum_concurrent_rpcs=backstop,
         )
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
-        self._server.add_generic_rpc_handlers((_Handlers([*endpoints.values(), *own.values()], internal, callers),))
+        handlers = _Handlers([*endpoints.values(), *own.values()], internal, callers, admission)
+        self._server.add_generic_rpc_handlers((handlers,))
+        self._admission = admission
+        self._measuring: asyncio.Task[None] | None = None
 
     async def start(self, address: str) -> int:
         """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
@@ -170,12 +182,23 @@ class Server:
                 port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}") from None
-        await self._server.start()
+        # A folder of this user's own: nobody else reaches what listens there.
+        with tempfile.TemporaryDirectory(prefix="insta-") as folder:
+            own = f"unix:{folder}/own"
+            self._server.add_insecure_port(own)
+            await self._server.start()
+            # Connected once and for all, it needs the name no more.
+            channel = grpc.aio.insecure_channel(own, [("grpc.client_idle_timeout_ms", _NEVER)])
+            await channel.channel_ready()
+        self._measuring = asyncio.create_task(self._admission.measure(channel))
         return port
 
     async def drain(self, grace: float) -> None:
         """Stop: health says NOT_SERVING, streams end, new calls are refused, others have `grace` seconds to end."""
         self._draining.set()
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.wait([self._measuring])
         await self._server.stop(grace)
 
 
@@ -215,18 +238,45 @@ def hold_port(address: str) -> socket.socket:
     return held
 
 
+_TOO_MANY = overloaded("more calls come in than this server can answer")
+_TOO_MANY_DETAILS = _TOO_MANY.status().SerializeToString()
+
+
 class _Handlers(grpc.GenericRpcHandler):
     """All methods of a server under one handler: each more that is registered would cost every call."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], internal: bool, callers: tls.Callers | None) -> None:
+    def __init__(
+        self, endpoints: Iterable[Endpoint], internal: bool, callers: tls.Callers | None, admission: Admission
+    ) -> None:
+        self._admission = admission
         self._by_path = {endpoint.path: _handler(endpoint, internal, callers) for endpoint in endpoints}
+        self._refusals = {
+            endpoint.path: _refusal(endpoint) for endpoint in endpoints if endpoint.admission is admission
+        }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._by_path.get(details.method)
-        if handler is not None:
-            # Read here once: asking the context for it builds the tuple anew.
-            _metadata.set(details.invocation_metadata)
+        if handler is None:
+            if details.method == self._admission.probe:
+                self._admission.probe_begins()
+            return None
+        if self._admission.is_overloaded():
+            handler = self._refusals.get(details.method, handler)
+        # Read here once: asking the context for it builds the tuple anew.
+        _metadata.set(details.invocation_metadata)
         return handler
+
+
+def _refusal(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
+    """Refuses calls of a method while too many wait."""
+
+    async def refuse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        endpoint.count_refused(_TOO_MANY.code)
+        trailers = ((TRACE_KEY, _trace_id(_metadata.get())), (errors.DETAILS_KEY, _TOO_MANY_DETAILS))
+        await context.abort(_TOO_MANY.code, _TOO_MANY.text, trailers)
+
+    # Whatever kind the method is: a stream that is not read is the only one that gRPC does not read first.
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _handler(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
@@ -272,25 +322,26 @@ def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> 
 def _incoming(
     endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], internal: bool, callers: tls.Callers | None
 ) -> Call:
-    authorizations: list[str] = []
-    trace_id = ""
     metadata = _metadata.get()
-    for key, value in metadata:
-        if key == AUTHORIZATION_KEY:
-            authorizations.append(str(value))
-        elif key == TRACEPARENT_KEY:
-            trace_id = trace_id_of(str(value))
+    authorizations = [str(value) for key, value in metadata if key == AUTHORIZATION_KEY]
     remaining = context.time_remaining()
     seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
     origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
     # Several are joined, as HTTP has it (RFC 9110, 5.3), and are no token: who reads another of them than this server
     # would take somebody else for the caller.
-    call = Call(endpoint.path, ", ".join(authorizations), deadline, trace_id or new_trace_id(), origin)
+    call = Call(endpoint.path, ", ".join(authorizations), deadline, _trace_id(metadata), origin)
     if callers is not None:
         call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call
+
+
+def _trace_id(metadata: Metadata) -> str:
+    for key, value in metadata:
+        if key == TRACEPARENT_KEY:
+            return trace_id_of(str(value))
+    return new_trace_id()
 
 
 def _origin(context: grpc.aio.ServicerContext[Any, Any], metadata: Metadata, internal: bool) -> Origin:

@@ -115,6 +115,9 @@ class Settings:
     tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
     reflection: bool = _setting(True, _switch, "serve reflection")
     max_calls: int = _setting(1000, _number(1, 100_000), "calls that may be under way at once")
+    max_wait_milliseconds: int = _setting(
+        100, _number(1, 60_000), "calls are refused while those that come in wait longer than this before they begin"
+    )
     login_throttle: bool = _setting(True, _switch, "let wrong passwords wait, longer each time")
     mutations_per_minute: int = _setting(
         6000, _number(0, 1_000_000), "changes a minute by one account, per process; 0: any"

@@ -9,8 +9,9 @@ from typing import Any
 from google.protobuf import descriptor_pool, duration_pb2
 
 from chassis import clock, identity, logs
+from chassis.admission import Admission
 from chassis.background import BackgroundTask
-from chassis.endpoint import Admission, Endpoint
+from chassis.endpoint import Endpoint
 from chassis.follower import Follower
 from chassis.identity import Verifier
 from chassis.limits import MutationLimit
@@ -77,7 +78,7 @@ class Assembly:
         self._user_events = Follower(users.SERVICE.name, self._read_user_events, self._apply_user_event)
         self._revocations = Revocations(self._user_events.age, _REVOKED_SECONDS)
         self._verifier = Verifier(self._fetch_keys, self._revocations)
-        admission = Admission(settings.max_calls)
+        self._admission = Admission(settings.max_calls, settings.max_wait_milliseconds / 1000)
         limit = MutationLimit(settings.mutations_per_minute)
         allowed = callers.allowed(settings)
         for service in here:
@@ -94,7 +95,7 @@ class Assembly:
                 servicers,
                 self._verifier,
                 self.metrics,
-                admission if comes_in else None,
+                self._admission if comes_in else None,
                 limit if comes_in else None,
                 parts.kept_replies,
                 callers=allowed,
@@ -111,7 +112,7 @@ class Assembly:
             self.metrics,
             draining=self._draining,
             internal=self._served is not GATEWAY,
-            max_calls=self._settings.max_calls,
+            admission=self._admission,
             reflects=self._settings.reflection,
             shares_port=shares_port,
             certificate=certificate,

@@ -70,6 +70,8 @@ def environment(data: Path, **settings: str) -> dict[str, str]:
         "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
         "INSTA_BCRYPT_COST": "4",
         "INSTA_LOG_LEVEL": "debug",
+        # Tests share the processors with each other.
+        "INSTA_MAX_WAIT_MILLISECONDS": "10000",
         "INSTA_LOGIN_THROTTLE": "false",
         "INSTA_MUTATIONS_PER_MINUTE": "0",
         **settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pool
 
-from chassis.endpoint import Admission
+from chassis.admission import Admission
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
@@ -83,18 +84,19 @@ class Peer:
 
 
 @asynccontextmanager
-async def running(kind: str, issuer: Issuer, max_calls: int = MAX_CALLS) -> AsyncIterator[Peer]:
+async def running(
+    kind: str, issuer: Issuer, max_calls: int = MAX_CALLS, longest_wait: float = math.inf
+) -> AsyncIterator[Peer]:
     """A service that runs in this process ("local"), or on a server of its own ("remote")."""
     servicer = Posts()
     verifier = issuer.verifier()
     metrics = Metrics()
-    endpoints = endpoints_of(
-        dict(zip(CONTRACTS, (servicer, Auth()), strict=True)), verifier, metrics, Admission(max_calls)
-    )
+    admission = Admission(max_calls, longest_wait)
+    endpoints = endpoints_of(dict(zip(CONTRACTS, (servicer, Auth()), strict=True)), verifier, metrics, admission)
     if kind == "local":
         yield Peer(servicer, LocalChannel(endpoints), metrics)
         return
-    server = Server(endpoints, verifier, metrics, draining=asyncio.Event(), max_calls=max_calls)
+    server = Server(endpoints, verifier, metrics, admission=admission, draining=asyncio.Event())
     address = f"127.0.0.1:{await server.start('127.0.0.1:0')}"
     pool = descriptor_pool.Default()
     channel = RemoteChannel(address, [pool.FindServiceByName(name) for name in CONTRACTS])

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from chassis import errors
+from chassis.admission import Admission
 from chassis.metrics import Metrics
 from chassis.server import Server, endpoints_of, hold_port, is_loopback
 from insta.posts.v1 import posts_pb2
@@ -68,7 +69,7 @@ def health(channel: grpc.aio.Channel) -> Any:
 def lone_server(issuer: Issuer, shares_port: bool) -> Server:
     """A server without methods of its own."""
     draining = asyncio.Event()
-    return Server({}, issuer.verifier(), Metrics(), draining=draining, max_calls=1, shares_port=shares_port)
+    return Server({}, issuer.verifier(), Metrics(), admission=Admission(1), draining=draining, shares_port=shares_port)
 
 
 class Gate:
@@ -360,7 +361,7 @@ async def test_channelz_says_that_it_knows_nothing_of_an_id(channel: grpc.aio.Ch
 async def test_a_port_that_is_taken_is_refused(issuer: Issuer, shares_port: bool) -> None:
     async with listening(shares_port=False) as address:
         server = Server(
-            {}, issuer.verifier(), Metrics(), draining=asyncio.Event(), max_calls=1, shares_port=shares_port
+            {}, issuer.verifier(), Metrics(), admission=Admission(1), draining=asyncio.Event(), shares_port=shares_port
         )
 
         with pytest.raises(OSError, match=address):

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pool
 from structlog.testing import capture_logs
 
 from chassis import tls
+from chassis.admission import Admission
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
@@ -48,7 +49,7 @@ def server_of(metrics: Metrics, **options: Any) -> Server:
     verifier = Issuer().verifier()
     callers = {CONTRACT: frozenset({"gateway"})}
     endpoints = endpoints_of({CONTRACT: Events()}, verifier, metrics, None, callers=callers)
-    return Server(endpoints, verifier, metrics, draining=asyncio.Event(), max_calls=10, **options)
+    return Server(endpoints, verifier, metrics, admission=Admission(10), draining=asyncio.Event(), **options)
 
 
 @asynccontextmanager

@@ -90,7 +90,9 @@ async def _worker(channel: grpc.aio.Channel, boss: Person) -> str:
     (server,) = (await channelz.GetServers(channelz_pb2.GetServersRequest())).server
     request = channelz_pb2.GetServerSocketsRequest(server_id=server.ref.server_id)
     sockets = (await channelz.GetServerSockets(request)).socket_ref
-    return min(sockets, key=lambda socket: socket.socket_id).name
+    # Each also has a connection to itself, which has no port.
+    clients = [socket for socket in sockets if "unix:" not in socket.name]
+    return min(clients, key=lambda socket: socket.socket_id).name
 
 
 async def _log_out(people: People, boss: Person, pat: Person) -> None:

@@ -1,0 +1,33 @@
+"""More calls than a suite can answer: it says so at once, and answers the others soon."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.overloading import Overload
+from tests.people import People
+from tests.running import running
+
+
+async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_soon(tmp_path: Path) -> None:
+    with running("together", tmp_path / "var", INSTA_MAX_WAIT_MILLISECONDS="100", INSTA_LOG_LEVEL="info") as suite:
+        people = People(suite.address)
+        overload = Overload(suite, people)
+        await overload.prepare()
+
+        peak = await overload.peak(2)
+
+        load = asyncio.ensure_future(overload.run(per_second=3 * peak.accepted, seconds=3))
+        reason, retry_after = await overload.refusal()
+        phase = await load
+        async with asyncio.timeout(20):
+            while set((await overload.run(per_second=20, seconds=1.5)).codes) != {"OK"}:
+                pass
+        await people.channel.close()
+
+    assert (reason, retry_after) == ("OVERLOADED", 0.5)
+    assert set(phase.codes) == {"OK", "RESOURCE_EXHAUSTED"}
+    assert phase.accepted > 0.1 * peak.accepted
+    assert phase.p99 < 1
+    assert max(phase.health_seconds) < 1
