@@ -100,6 +100,8 @@ class Consumer:
         if not _continues(position, batch):
             await self._catch_up(position, batch)
             return True
+        # Before anything is applied: where an event cannot be, this is what grows.
+        self._on_lag(batch.head_offset - position.offset)
         if batch.events:
             await self._store.write(_consume, self._name, position, batch, self._apply)
         elif position.epoch != batch.epoch:

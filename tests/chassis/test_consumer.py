@@ -350,6 +350,7 @@ async def test_an_event_that_cannot_be_applied_undoes_the_batch_that_it_came_wit
 
     assert await reader.effects() == []
     assert (await reader.position()).offset == 0
+    assert reader.lag == 3
 
 
 async def test_a_log_that_is_another_one_now_is_compared_with(reader: Reader) -> None:

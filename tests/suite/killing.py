@@ -34,7 +34,7 @@ def children(suite: RunningSuite) -> dict[int, str]:
 def _name(pid: int) -> str:
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     return arguments[arguments.index("serve") + 1] if "serve" in arguments else "worker"
 

@@ -248,9 +248,7 @@ Global___PostUpdated: _TypeAlias = PostUpdated  # noqa: Y015
 
 @_typing.final
 class PostDeleted(_message.Message):
-    """A post was deleted, by whomever. Of posts that go with their author's account there is no event: UserDeleted of the
-    users service tells of them.
-    """
+    """A post was deleted, by whomever, or went with its author's account."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
