@@ -41,6 +41,7 @@ class Admission:
         self._longest_wait = longest_wait
         self.under_way = 0
         self.probe = f"/insta.Probe/{secrets.token_hex(16)}"
+        self._entered = 0
         self._waited = 0.0
         self._probed_at = math.inf
 
@@ -53,6 +54,7 @@ class Admission:
         if self.under_way >= self.limit:
             raise overloaded(f"{self.limit} calls are under way, which is all that this server admits")
         self.under_way += 1
+        self._entered += 1
 
     def leave(self) -> None:
         self.under_way -= 1
@@ -74,8 +76,11 @@ class Admission:
         """
         async with channel:
             probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self.probe)
+            entered = 0
             while True:
-                if self.under_way or self._waited > self._longest_wait:
+                # A server that nobody calls does not call itself.
+                if self._entered != entered or self._waited > self._longest_wait:
+                    entered = self._entered
                     await self._measure_once(probe)
                 await asyncio.sleep(_SECONDS_BETWEEN_MEASURES)
 
@@ -88,10 +93,11 @@ class Admission:
             code = answer.code()
         finally:
             if code is not grpc.StatusCode.UNIMPLEMENTED:
-                # Not to know is no reason to refuse anybody.
-                self._waited, self._probed_at = 0.0, math.inf
-        if code is not grpc.StatusCode.UNIMPLEMENTED:
-            log.warning("how long calls wait cannot be measured", answer=str(code))
+                # It never began. To have lost the connection is no reason to refuse anybody; else the queue is too long.
+                self._waited = 0.0 if code in (None, grpc.StatusCode.UNAVAILABLE) else math.inf
+                self._probed_at = math.inf
+        if code is grpc.StatusCode.UNAVAILABLE:
+            log.warning("how long calls wait cannot be measured")
             await asyncio.sleep(_SECONDS_AFTER_FAILURE)
 
 

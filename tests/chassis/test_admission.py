@@ -1,0 +1,89 @@
+"""Calls that come faster than they can be answered: some are refused before they begin, until the others are done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from insta.posts.v1 import posts_pb2
+from tests.chassis.issuer import Issuer
+from tests.chassis.peers import running
+from tests.people import Failure, failure
+
+REQUEST = posts_pb2.GetPostRequest(post_id=5)
+GET_POST = "/insta.posts.v1.PostService/GetPost"
+LONE = [("grpc.use_local_subchannel_pool", 1)]
+LONGEST_WAIT = 0.1
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def token(issuer: Issuer) -> list[tuple[str, str]]:
+    return [("authorization", issuer.authorization(7))]
+
+
+async def busy(request: Any) -> posts_pb2.GetPostResponse:
+    """Keeps the processor for a while, and never waits: a call begins and ends in one turn of the event loop."""
+    end = time.perf_counter() + 0.005
+    while time.perf_counter() < end:
+        pass
+    return posts_pb2.GetPostResponse()
+
+
+async def test_calls_are_refused_while_those_before_them_wait_too_long_and_let_in_again_afterwards(
+    issuer: Issuer, token: Any
+) -> None:
+    async with running("remote", issuer, max_calls=1000, longest_wait=LONGEST_WAIT) as peer:
+        peer.servicer.script = busy
+
+        async def outcome() -> str:
+            try:
+                await peer.posts.GetPost(REQUEST, metadata=token, timeout=60)
+            except grpc.aio.AioRpcError as error:
+                return Failure(error).reason
+            return "OK"
+
+        # 200 of them are the work of a second.
+        outcomes: Counter[str] = Counter(await asyncio.gather(*(outcome() for _ in range(400))))
+        async with asyncio.timeout(20):
+            while await outcome() != "OK":
+                pass
+        afterwards = [await outcome() for _ in range(20)]
+
+    assert set(outcomes) == {"OK", "OVERLOADED"}
+    assert outcomes["OVERLOADED"] > 100
+    assert afterwards == ["OK"] * 20
+
+
+async def test_a_refusal_tells_all_and_waits_for_no_message_and_health_is_answered(issuer: Issuer, token: Any) -> None:
+    # However short calls wait: it is too long.
+    async with (
+        running("remote", issuer, longest_wait=-1) as peer,
+        grpc.aio.insecure_channel(peer.address, options=LONE) as channel,
+    ):
+        refused = await failure(peer.posts.GetPost(REQUEST, metadata=token))
+        # A call whose message never comes.
+        silent = channel.stream_unary(GET_POST)(metadata=[("traceparent", f"00-{'5' * 32}-{'6' * 16}-01")], timeout=60)
+        unheard = await failure(silent)
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        labels = {"method": GET_POST[1:], "code": "RESOURCE_EXHAUSTED"}
+        counted = peer.metrics.registry.get_sample_value("insta_calls_total", labels)
+
+    for failed in (refused, unheard):
+        assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+        assert failed.retry_after == 0.5
+    assert len(refused.trace_id) == 32
+    assert unheard.trace_id == "5" * 32
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+    assert counted == 2
+    assert peer.servicer.requests == []
