@@ -93,7 +93,7 @@ class Admission:
             code = answer.code()
         finally:
             if code is not grpc.StatusCode.UNIMPLEMENTED:
-                # It never began. To have lost the connection is no reason to refuse anybody; else the queue is too long.
+                # It never began: the queue is too long. To have lost the connection is no reason to refuse anybody.
                 self._waited = 0.0 if code in (None, grpc.StatusCode.UNAVAILABLE) else math.inf
                 self._probed_at = math.inf
         if code is grpc.StatusCode.UNAVAILABLE:
