@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,18 +102,22 @@ def used(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield suite
 
 
-@pytest.fixture(scope="module", params=["running", "stopped"])
-def damaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """The environment of a suite that people used, and whose databases may be damaged; it runs, or no longer does."""
-    with ExitStack() as started:
-        suite = started.enter_context(running("together", tmp_path_factory.mktemp("damaged") / "var"))
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, live(suite.address)).result()
+@contextmanager
+def used_and_running(data: Path) -> Iterator[Mapping[str, str]]:
+    """The environment of a running suite that people used."""
+    with running("together", data) as suite, ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, live(suite.address)).result()
         wait_for_erasure(suite.environment)
-        assert differences(audited(suite.environment)) == {}
-        if request.param == "stopped":
-            started.close()
         yield suite.environment
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The environment of a suite that people used, that was stopped, and whose databases may be damaged."""
+    with used_and_running(tmp_path_factory.mktemp("damaged") / "var") as given:
+        pass
+    assert differences(audited(given)) == {}
+    return given
 
 
 async def test_nothing_differs_after_people_used_the_suite(used: RunningSuite) -> None:
@@ -175,13 +179,16 @@ def _reply(caller_id: object) -> str:
     return f"INSERT INTO reply ({columns}) VALUES ({caller_id}, {caller_id}, 'x', 'x', x'00', x'00', 1)"
 
 
+def _session(user_id: object) -> str:
+    columns = "id, user_id, family_hash, token_hash, client_name, address, create_time, use_time, expire_time"
+    unique = next(_unused)
+    values = f"'{unique}', {user_id}, x'{unique}', x'{unique}', '', '', 1, 1, 9000000000000000"
+    return f"INSERT INTO session ({columns}) VALUES ({values})"
+
+
 _POST = (
     "INSERT INTO post (author_id, title, description, image_urls, create_time, update_time)"
     " VALUES ({}, '', '', '[]', 1, 1)"
-)
-_SESSION = (
-    "INSERT INTO session (id, user_id, family_hash, token_hash, client_name, address, create_time, use_time,"
-    " expire_time) VALUES ('x', {}, x'00', x'00', '', '', 1, 1, 9000000000000000)"
 )
 # What is changed in which database, and how many differences of what kind are then found.
 DAMAGES: dict[str, tuple[str, str, dict[str, int]]] = {
@@ -254,12 +261,12 @@ DAMAGES: dict[str, tuple[str, str, dict[str, int]]] = {
     ),
     "a session of nobody": (
         "users",
-        _SESSION.format(next(_unused)),
+        _session(next(_unused)),
         {"users: session.user_id: user does not exist": 1},
     ),
     "a session of somebody who is gone": (
         "users",
-        _SESSION.format(_GONE),
+        _session(_GONE),
         {"users: user gone and erased: rows left": 1},
     ),
     "a like by somebody who is gone": (
@@ -318,13 +325,26 @@ def test_damage_is_found_named_and_mended(damaged: Mapping[str, str], damage: st
     assert rows(damaged) == before
 
 
+def test_all_damage_together_is_found_and_mended_while_the_suite_runs(tmp_path: Path) -> None:
+    with used_and_running(tmp_path / "var") as given:
+        before = rows(given)
+        for service, statement, _ in DAMAGES.values():
+            change(given, service, statement)
+
+        found = audited(given)
+        mended = repaired(given)
+
+        assert differences(found).keys() == {check for *_, expected in DAMAGES.values() for check in expected}
+        assert differences(mended) == {}
+        assert differences(audited(given)) == {}
+        assert rows(given) == before
+
+
 @pytest.fixture
 def stopped(tmp_path: Path) -> Mapping[str, str]:
     """The environment of a suite that people used, and that was stopped."""
-    with running("together", tmp_path / "var") as suite, ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, live(suite.address)).result()
-        given = suite.environment
-        wait_for_erasure(given)
+    with used_and_running(tmp_path / "var") as given:
+        pass
     return given
 
 
