@@ -49,7 +49,7 @@ class Metrics:
             ["database"],
             registry=self.registry,
             # Workers have it in common.
-            multiprocess_mode="livemostrecent",
+            multiprocess_mode="mostrecent",
         )
         self._lag = prometheus_client.Gauge(
             "insta_consumer_lag_events",

@@ -22,7 +22,7 @@ LIMIT_BYTES = 8 * 1024 * 1024
 # For so long readers are waited for, and writers with them. Then there is a pause, longer each time: little is lost to
 # somebody who reads for long.
 _WAIT_MILLISECONDS = 100
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 # Who reads for so long that it gets there is told of, and again at each doubling.
 _REMARKABLE_BYTES = 64 * 1024 * 1024
 # The bytes of the -shm file that readers lock (https://sqlite.org/walformat.html#wal_locks).
