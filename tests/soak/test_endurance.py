@@ -43,7 +43,8 @@ HOLD_SECONDS = min(60.0, SECONDS / 8)
 SHORT_AGAIN_SECONDS = 5.0
 # Most that the log of a database grows by for one write: some 12 pages of rows, indexes, events and kept answers.
 BYTES_A_WRITE = 50_000
-# From the second quarter to the last, of the medians: caches of rows that were added may be fuller.
+# From the second quarter to the last, of the medians. SQLite keeps the pages written last, 16 MiB of them for each
+# connection: the writers' fill up within the first minutes.
 MEMORY_GROWTH, MEMORY_FLOOR = 0.1, 16 * 1024 * 1024
 # Pools of threads that gRPC and asyncio keep may breathe.
 THREADS_GROWTH = DESCRIPTORS_GROWTH = 3
