@@ -43,7 +43,14 @@ class Metrics:
             buckets=_WRITES_BUCKETS,
             registry=self.registry,
         )
-
+        self._log_size = prometheus_client.Gauge(
+            "insta_wal_bytes",
+            "Size of a database's write-ahead log after its latest write.",
+            ["database"],
+            registry=self.registry,
+            # Workers have it in common.
+            multiprocess_mode="mostrecent",
+        )
         self._lag = prometheus_client.Gauge(
             "insta_consumer_lag_events",
             "Events of another service's log that are still to be applied.",
@@ -64,6 +71,10 @@ class Metrics:
     def committed(self, database: str) -> prometheus_client.Histogram:
         """The writes of each transaction of a database."""
         return self._writes.labels(database)
+
+    def log_size(self, database: str) -> prometheus_client.Gauge:
+        """The size of the write-ahead log of a database."""
+        return self._log_size.labels(database)
 
 
 class MethodMetrics:

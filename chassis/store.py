@@ -24,7 +24,7 @@ import apsw
 import peewee
 from playhouse import apsw_ext, migrations
 
-from chassis import errors, logs
+from chassis import errors, logs, wal
 from chassis.call import current
 
 Arguments = ParamSpec("Arguments")
@@ -34,6 +34,7 @@ _BATCH_LIMIT = 256
 _BUSY_TIMEOUT_SECONDS = 10
 _PRAGMAS = {
     "journal_mode": "wal",
+    "journal_size_limit": wal.LIMIT_BYTES,
     "synchronous": "full",
     "foreign_keys": 1,
     "cache_size": -16384,
@@ -151,6 +152,7 @@ class Store:
         path: The SQLite file, made on first use.
         migrations_folder: Numbered migrations, as `playhouse.migrations` runs them.
         on_commit: Called with the number of writes that each transaction made lasting, on the writer thread.
+        on_log_size: Called after each transaction with the bytes of the write-ahead log, on the writer thread.
         vfs: As of `Database`.
     """
 
@@ -159,6 +161,7 @@ class Store:
         path: Path,
         migrations_folder: Path,
         on_commit: Callable[[int], None] = lambda writes: None,
+        on_log_size: Callable[[int], None] = lambda size: None,
         vfs: str | None = None,
     ) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,6 +169,7 @@ class Store:
         self._db = Database(path, vfs)
         self._turnstile = Turnstile(path)
         self._on_commit = on_commit
+        self._wal = wal.WriteAheadLog(path, on_log_size)
         with self._turnstile:
             migrations.Runner(self._db, str(migrations_folder)).up()
         self._closed = False
@@ -288,6 +292,8 @@ class Store:
             try:
                 with self._turnstile:
                     more = self._commit(job)
+                    # Those whose writes are made have their answers.
+                    self._wal.keep_short(self._db.connection())
             except Exception:
                 # Whatever it was: this thread goes on, or nothing would ever be written again.
                 log.exception("write failed")

@@ -94,7 +94,8 @@ def _copy(name: str, source: Path, folder: Path) -> Copy:
     target = folder / f"{name}.db"
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     db = Database(source)
-    # In one transaction: each commit of another process would begin the copy anew. It holds no writer.
+    # In one transaction: each commit of another process would begin the copy anew. It holds no writer, and the log of
+    # the database grows by what is written meanwhile.
     with closing(db), db.atomic():
         schema = schema_of(db)
         state = events.state(db) if ROWS[name].appends else events.State("", 0, 0)

@@ -150,8 +150,8 @@ class Assembly:
         channels = {name: self._channels[name] for name in service.calls}
         if service.migrations is None:
             return Parts(self._settings, self.metrics, channels, draining=self._draining)
-        writes = self.metrics.committed(service.name)
-        database = open_store(self._settings, service, writes.observe)
+        writes, log_size = self.metrics.committed(service.name), self.metrics.log_size(service.name)
+        database = open_store(self._settings, service, writes.observe, log_size.set)
         self._stores.append(database)
         replies = Replies(database, database.write_now(secret, "replies"))
         return Parts(self._settings, self.metrics, channels, database, replies, self._draining)

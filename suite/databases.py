@@ -24,7 +24,12 @@ def restore_to_finish(settings: Settings) -> Path:
     return settings.data / "restore.ready"
 
 
-def open_store(settings: Settings, service: Service, on_commit: Callable[[int], None] = lambda writes: None) -> Store:
+def open_store(
+    settings: Settings,
+    service: Service,
+    on_commit: Callable[[int], None] = lambda writes: None,
+    on_log_size: Callable[[int], None] = lambda size: None,
+) -> Store:
     """The database of a service, made or brought up to date if need be.
 
     Raises:
@@ -37,7 +42,7 @@ def open_store(settings: Settings, service: Service, on_commit: Callable[[int], 
         raise click.ClickException(text)
     path = path_of(settings, service)
     try:
-        return Store(path, service.migrations, on_commit)
+        return Store(path, service.migrations, on_commit, on_log_size)
     except (OSError, apsw.Error, peewee.PeeweeException) as failure:
         why = failure.strerror if isinstance(failure, OSError) else failure
         raise click.ClickException(f"cannot use {path}: {why}. Set INSTA_DATA to another folder.") from None

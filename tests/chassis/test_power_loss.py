@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from chassis import store
+from chassis import store, wal
 from tests.chassis.crashes import crash
 
 
-async def test_no_write_that_was_answered_is_lost_with_the_power() -> None:
+@pytest.mark.parametrize("limit", [wal.LIMIT_BYTES, 50_000], ids=["as it is", "log kept very short"])
+async def test_no_write_that_was_answered_is_lost_with_the_power(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wal, "LIMIT_BYTES", limit)
+    monkeypatch.setitem(store._PRAGMAS, "journal_size_limit", limit)
+
     outcome = await crash(points=60, seed=1)
 
     assert (outcome.corrupt, outcome.halves, outcome.lost) == ([], [], [])

@@ -241,9 +241,18 @@ async def test_the_metrics_of_all_workers_add_up_whatever_becomes_of_them(tmp_pa
         r'^insta_calls_total\{code="OK",method="insta\.gateway\.v1\.AccountService/GetAccount"\} (\S+)$', re.MULTILINE
     )
 
-    def counted() -> float:
+    log_size = re.compile(r'^insta_wal_bytes\{database="users"\} (\S+)$', re.MULTILINE)
+
+    def told(metric: re.Pattern[str]) -> list[float]:
         with urllib.request.urlopen(suite.metrics_url, timeout=5) as page:
-            return sum(map(float, counter.findall(page.read().decode())))
+            return list(map(float, metric.findall(page.read().decode())))
+
+    def counted() -> float:
+        return sum(told(counter))
+
+    def log_size_is_told() -> bool:
+        # They have the log in common.
+        return told(log_size) == [(tmp_path / "users.db-wal").stat().st_size]
 
     async with AsyncExitStack() as stack:
         suite = stack.enter_context(running("workers", tmp_path, superuser=False))
@@ -253,12 +262,14 @@ async def test_the_metrics_of_all_workers_add_up_whatever_becomes_of_them(tmp_pa
             for _ in range(5):
                 await Person(people.channel, token=ana.token).accounts.GetAccount(ME)
         assert counted() == 80
+        await until(log_size_is_told)
 
         killed = min(children(suite))
         os.kill(killed, signal.SIGKILL)
         await until(lambda: killed not in children(suite))
 
         assert counted() == 80
+        await until(log_size_is_told)
 
 
 @pytest.mark.parametrize("mode", ["workers", "apart"])
