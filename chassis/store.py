@@ -22,9 +22,9 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import apsw
 import peewee
-from playhouse import apsw_ext, migrations
+from playhouse import apsw_ext
 
-from chassis import errors, logs
+from chassis import errors, logs, schema
 from chassis.call import current
 
 Arguments = ParamSpec("Arguments")
@@ -149,9 +149,12 @@ class Store:
 
     Args:
         path: The SQLite file, made on first use.
-        migrations_folder: Numbered migrations, as `playhouse.migrations` runs them.
+        migrations_folder: Numbered migrations, applied where they were not yet (`schema.py`).
         on_commit: Called with the number of writes that each transaction made lasting, on the writer thread.
         vfs: As of `Database`.
+
+    Raises:
+        MigrationFailed: the database could not be brought up to date.
     """
 
     def __init__(
@@ -166,8 +169,13 @@ class Store:
         self._db = Database(path, vfs)
         self._turnstile = Turnstile(path)
         self._on_commit = on_commit
-        with self._turnstile:
-            migrations.Runner(self._db, str(migrations_folder)).up()
+        try:
+            with self._turnstile:
+                schema.bring_up_to_date(self._db, path, migrations_folder)
+        except BaseException:
+            self._db.close()
+            self._turnstile.close()
+            raise
         self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)
