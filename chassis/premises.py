@@ -3,7 +3,8 @@
 They are asked before the change. What ends afterwards is heard of in their event logs and leaves a tombstone, which the
 change finds in its transaction. But who compares instead of reading a log (`consumer.py`) passes events over, and
 leaves tombstones for nothing but what it has rows of. So a change looks in its transaction whether a comparison began
-since before it asked: what the answers said may have ended unheard then, and it asks again.
+since before it asked: what the answers said may have ended unheard then, and it asks again. That costs each change one
+point read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _CALLERS_REMEMBERED = 50_000
 
 
 class _Compared(Exception):
-    """A comparison began after the questions were asked."""
+    """A comparison may have begun after the questions were asked. So many have begun by now."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
 class Premises:
@@ -37,9 +41,10 @@ class Premises:
     def __init__(self, store: Store, missing_users: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> None:
         self._store = store
         self._missing_users = missing_users
-        # Callers of whom it is known that they existed after the last of so many comparisons began.
+        # So many comparisons had begun when that was last looked at. Where there are more by now, a change finds out.
+        self._compared = store.read_now(comparisons)
+        # Callers of whom it is known that they existed after the last of these began.
         self._existing: set[int] = set()
-        self._compared = 0
 
     async def write(self, ask: Callable[[], Awaitable[object]] | None, change: Callable[[Database], Result]) -> Result:
         """Run a change once others were asked; returns after its commit, as `Store.write` does.
@@ -52,14 +57,15 @@ class Premises:
             Unavailable: one comparison after the other began meanwhile.
         """
         for _ in range(_ATTEMPTS):
-            compared = await self._store.read(comparisons)
+            compared = self._compared
             await self._require_caller(compared)
             if ask is not None:
                 await ask()
             try:
                 return await self._store.write(_unless_compared, compared, change)
-            except _Compared:
-                continue
+            except _Compared as found:
+                self._compared = found.count
+                self._existing.clear()
         raise errors.unavailable()
 
     async def _require_caller(self, compared: int) -> None:
@@ -67,19 +73,19 @@ class Premises:
         if not compared:
             # Everybody who is gone has a tombstone.
             return
-        if compared != self._compared or len(self._existing) >= _CALLERS_REMEMBERED:
-            self._existing.clear()
-            self._compared = compared
         user_id = caller().user_id
         if user_id in self._existing:
             return
         if await self._missing_users([user_id]):
             raise identity.account_deleted()
-        if compared == self._compared:
-            self._existing.add(user_id)
+        if compared != self._compared:
+            return
+        if len(self._existing) >= _CALLERS_REMEMBERED:
+            self._existing.clear()
+        self._existing.add(user_id)
 
 
 def _unless_compared(db: Database, compared: int, change: Callable[[Database], Result]) -> Result:
-    if comparisons(db) != compared:
-        raise _Compared
+    if (count := comparisons(db)) != compared:
+        raise _Compared(count)
     return change(db)
