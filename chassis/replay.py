@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import peewee
@@ -17,6 +17,7 @@ from google.protobuf import message
 from chassis import clock, errors, identity, tombstones
 from chassis.call import caller
 from chassis.models import IdField, Table
+from chassis.premises import Premises
 from chassis.query import compiled, param
 from chassis.store import Database, Store
 from chassis.tombstones import USER
@@ -92,11 +93,13 @@ class Replies:
 
     Args:
         key: A secret of at least 16 bytes, the same in every process of the service and across restarts.
+        premises: Of a service that has to ask others before a change.
     """
 
-    def __init__(self, store: Store, key: bytes) -> None:
+    def __init__(self, store: Store, key: bytes, premises: Premises | None = None) -> None:
         self._store = store
         self._key = key
+        self._premises = premises
 
     async def find(self, request: Any, response_class: type[Response]) -> Response | None:
         """The answer that the caller's request had before. None: it is a new one, or has no request_id.
@@ -115,6 +118,7 @@ class Replies:
         response_class: type[Response],
         change: Callable[[Database], Response],
         about: Callable[[Response], int] | None = None,
+        ask: Callable[[], Awaitable[object]] | None = None,
     ) -> Response:
         """Run a change that makes the answer, and keep the answer in its transaction.
 
@@ -122,14 +126,20 @@ class Replies:
 
         Args:
             about: Answers which user a response tells of, with whom it is to be erased. None: the caller.
+            ask: Asks other services whether the change may be made, and raises if not. What they say holds when it is.
 
         Raises:
             InvalidArgument: another request had this id.
             Unauthenticated: the caller was deleted, also if that happened a moment ago: nothing of theirs is kept.
         """
-        if not request.request_id:
-            return await self._store.write(change)
-        return await self._store.write(_once, self._key_of(request), response_class, change, about)
+        key = self._key_of(request) if request.request_id else None
+
+        def once(db: Database) -> Response:
+            return change(db) if key is None else _once(db, key, response_class, change, about)
+
+        if self._premises is None:
+            return await self._store.write(once)
+        return await self._premises.write(ask, once)
 
     def _key_of(self, request: Any) -> _Key:
         # No two methods share a request type.

@@ -22,9 +22,9 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import apsw
 import peewee
-from playhouse import apsw_ext, migrations
+from playhouse import apsw_ext
 
-from chassis import errors, logs, wal
+from chassis import errors, logs, schema, wal
 from chassis.call import current
 
 Arguments = ParamSpec("Arguments")
@@ -150,10 +150,13 @@ class Store:
 
     Args:
         path: The SQLite file, made on first use.
-        migrations_folder: Numbered migrations, as `playhouse.migrations` runs them.
+        migrations_folder: Numbered migrations, applied where they were not yet (`schema.py`).
         on_commit: Called with the number of writes that each transaction made lasting, on the writer thread.
         on_log_size: Called after each transaction with the bytes of the write-ahead log, on the writer thread.
         vfs: As of `Database`.
+
+    Raises:
+        MigrationFailed: the database could not be brought up to date.
     """
 
     def __init__(
@@ -170,8 +173,13 @@ class Store:
         self._turnstile = Turnstile(path)
         self._on_commit = on_commit
         self._wal = wal.WriteAheadLog(path, on_log_size)
-        with self._turnstile:
-            migrations.Runner(self._db, str(migrations_folder)).up()
+        try:
+            with self._turnstile:
+                schema.bring_up_to_date(self._db, path, migrations_folder)
+        except BaseException:
+            self._db.close()
+            self._turnstile.close()
+            raise
         self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)

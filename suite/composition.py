@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pool, duration_pb2
@@ -18,6 +18,7 @@ from chassis.limits import MutationLimit
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.models import secret
+from chassis.premises import Premises
 from chassis.remote import RemoteChannel
 from chassis.replay import Replies
 from chassis.revocation import Revocations
@@ -153,13 +154,18 @@ class Assembly:
         writes, log_size = self.metrics.committed(service.name), self.metrics.log_size(service.name)
         database = open_store(self._settings, service, writes.observe, log_size.set)
         self._stores.append(database)
-        replies = Replies(database, database.write_now(secret, "replies"))
+        premises = Premises(database, self._missing_users) if service.calls else None
+        replies = Replies(database, database.write_now(secret, "replies"), premises)
         return Parts(self._settings, self.metrics, channels, database, replies, self._draining)
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
         published = await stub.GetKeySet(auth_pb2.GetKeySetRequest(), timeout=_KEYS_TIMEOUT_SECONDS)
         return {key.kid: key.x for key in published.keys}
+
+    async def _missing_users(self, user_ids: Sequence[int]) -> Sequence[int]:
+        stub = events_pb2_grpc.EventServiceStub(self._channels["users"])
+        return (await stub.FindMissingUsers(events_pb2.FindMissingUsersRequest(user_ids=user_ids))).user_ids
 
     async def _read_user_events(self, offset: int, limit: int) -> events_pb2.ReadEventsResponse:
         stub = events_pb2_grpc.EventServiceStub(self._channels["users"])

@@ -9,6 +9,7 @@ import apsw
 import click
 import peewee
 
+from chassis.schema import MigrationFailed
 from chassis.service import Service
 from chassis.settings import Settings
 from chassis.store import Store
@@ -43,6 +44,8 @@ def open_store(
     path = path_of(settings, service)
     try:
         return Store(path, service.migrations, on_commit, on_log_size)
+    except MigrationFailed as failure:
+        raise click.ClickException(str(failure)) from None
     except (OSError, apsw.Error, peewee.PeeweeException) as failure:
         why = failure.strerror if isinstance(failure, OSError) else failure
         raise click.ClickException(f"cannot use {path}: {why}. Set INSTA_DATA to another folder.") from None

@@ -89,10 +89,17 @@ def environment(data: Path, **settings: str) -> dict[str, str]:
     }
 
 
-def insta(*arguments: str, environment: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the `insta` command to its end."""
+def insta(
+    *arguments: str, environment: Mapping[str, str], stdin: str = "", version: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the `insta` command to its end.
+
+    Args:
+        version: The folder of its code. None: this one.
+    """
     return subprocess.run(
         [sys.executable, "-m", "suite", *arguments],
+        cwd=version,
         env=environment,
         input=stdin,
         capture_output=True,

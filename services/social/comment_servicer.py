@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from chassis import clock, errors
 from chassis.call import caller
 from chassis.errors import Reason
@@ -22,14 +24,14 @@ class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
     async def CreateComment(
         self, request: comments_pb2.CreateCommentRequest, context: object
     ) -> comments_pb2.CreateCommentResponse:
-        await self._posts.require(request.post_id)
         author_id = caller().user_id
 
         def create(db: Database) -> comments_pb2.CreateCommentResponse:
             comment = comments.create(db, request.post_id, author_id, request.text)
             return comments_pb2.CreateCommentResponse(comment=comment_message(comment))
 
-        return await self._replies.write(request, comments_pb2.CreateCommentResponse, create)
+        exists = partial(self._posts.require, request.post_id)
+        return await self._replies.write(request, comments_pb2.CreateCommentResponse, create, ask=exists)
 
     async def UpdateComment(
         self, request: comments_pb2.UpdateCommentRequest, context: object

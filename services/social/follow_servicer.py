@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from chassis import errors
 from chassis.call import caller
 from chassis.errors import Reason
@@ -22,13 +24,13 @@ class FollowServicer(follows_pb2_grpc.FollowServiceServicer):
     async def Follow(self, request: follows_pb2.FollowRequest, context: object) -> follows_pb2.FollowResponse:
         if request.followee_id == caller().user_id:
             raise errors.FailedPrecondition(Reason.REASON_SELF_FOLLOW, "nobody can follow themselves")
-        await self._users.require(request.followee_id)
         follower_id = caller().user_id
 
         def follow(db: Database) -> follows_pb2.FollowResponse:
             return follows_pb2.FollowResponse(follower_count=follows.add(db, follower_id, request.followee_id))
 
-        return await self._replies.write(request, follows_pb2.FollowResponse, follow)
+        exists = partial(self._users.require, request.followee_id)
+        return await self._replies.write(request, follows_pb2.FollowResponse, follow, ask=exists)
 
     async def Unfollow(self, request: follows_pb2.UnfollowRequest, context: object) -> follows_pb2.UnfollowResponse:
         follower_id = caller().user_id

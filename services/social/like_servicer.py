@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from chassis.call import caller
 from chassis.paging import Pager
 from chassis.replay import Replies
@@ -18,13 +20,13 @@ class LikeServicer(likes_pb2_grpc.LikeServiceServicer):
         self._posts = posts
 
     async def LikePost(self, request: likes_pb2.LikePostRequest, context: object) -> likes_pb2.LikePostResponse:
-        await self._posts.require(request.post_id)
         user_id = caller().user_id
 
         def like(db: Database) -> likes_pb2.LikePostResponse:
             return likes_pb2.LikePostResponse(like_count=likes.add(db, request.post_id, user_id))
 
-        return await self._replies.write(request, likes_pb2.LikePostResponse, like)
+        exists = partial(self._posts.require, request.post_id)
+        return await self._replies.write(request, likes_pb2.LikePostResponse, like, ask=exists)
 
     async def UnlikePost(self, request: likes_pb2.UnlikePostRequest, context: object) -> likes_pb2.UnlikePostResponse:
         user_id = caller().user_id

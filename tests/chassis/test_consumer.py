@@ -379,6 +379,26 @@ async def test_what_happens_while_it_is_compared_is_applied_afterwards(reader: R
     assert await reader.effects() == ["one", "meanwhile"]
 
 
+async def test_a_comparison_is_counted_before_it_begins_and_reading_is_not(reader: Reader) -> None:
+    async def count() -> None:
+        counted.append(await reader.here.read(consumer.comparisons))
+
+    counted: list[int] = []
+    reader.on_compare = count
+    await reader.happens("one", "two")
+    await reader.read_all()
+    await count()
+    await reader.log.write(become_another_log)
+    await reader.read_all()
+    await reader.happens("three")
+    await reader.read_all()
+    await reader.log.write(forget_up_to, 3)
+    await reader.here.write(lambda db: db.execute_sql("UPDATE cursor SET offset = 1") and None)
+    await reader.read_all()
+
+    assert counted == [0, 1, 2]
+
+
 async def test_a_log_that_is_shorter_than_what_was_read_of_it_is_compared_with(reader: Reader) -> None:
     await reader.happens("one", "two")
     await reader.read_all()
