@@ -164,7 +164,9 @@ async def test_a_call_under_way_is_answered_although_the_server_stops(
     await draining
 
 
-async def test_calls_that_wait_for_their_turn_are_answered_although_the_server_stops(issuer: Issuer, token: Any) -> None:
+async def test_calls_that_wait_for_their_turn_are_answered_although_the_server_stops(
+    issuer: Issuer, token: Any
+) -> None:
     async with running("remote", issuer) as peer:
         gate = peer.servicer.script = Gate()
         calls = [peer.posts.GetPost(REQUEST, metadata=token) for _ in range(50)]
