@@ -1,4 +1,4 @@
-"""Rolling restarts of a suite apart, and clients with the service config that the suite ships, who are not to notice."""
+"""Rolling restarts of a suite apart, and clients with the service config of the suite, who are not to notice them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2
+from suite.client_config import client_config
 from tests.certificates import channel_to, credentials_of
 from tests.people import People, Person, until
 from tests.running import RunningSuite, insta
@@ -85,9 +87,11 @@ async def _serving(suite: RunningSuite, part: str) -> None:
 
 
 def _exit_codes(suite: RunningSuite, part: str) -> list[int]:
-    """Of the processes of a part that have ended, as the supervisor tells."""
+    """Of the processes of a part that have ended, as the supervisor tells; it must not take them for crashes."""
     assert suite.log is not None
-    lines = [json.loads(line) for line in suite.log.read_text().splitlines() if "exit_code" in line]
+    told = suite.log.read_text()
+    assert "process died" not in told
+    lines = [json.loads(line) for line in told.splitlines() if "exit_code" in line]
     return [line["exit_code"] for line in lines if line["process"] == part]
 
 
@@ -107,7 +111,7 @@ class Clients:
         self.longest = 0.0
         self.likes: set[tuple[int, int]] = set()
         self.follows: set[tuple[int, int]] = set()
-        self._suite = suite
+        self._address = suite.address
         self._people = people
         self._writers = writers
         self._channels: list[grpc.aio.Channel] = []
@@ -116,10 +120,9 @@ class Clients:
 
     async def start(self) -> None:
         """Begin to call."""
-        printed = insta("client-config", environment=self._suite.environment)
-        assert printed.returncode == 0, printed.stderr
+        printed = CliRunner().invoke(client_config)
         options = [
-            ("grpc.service_config", printed.stdout),
+            ("grpc.service_config", printed.output),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 2000),
             ("grpc.max_reconnect_backoff_ms", 1000),
@@ -127,7 +130,7 @@ class Clients:
         ]
         for number in range(CLIENTS):
             person = await self._people.join()
-            self._channels.append(grpc.aio.insecure_channel(self._suite.address, options=options))
+            self._channels.append(grpc.aio.insecure_channel(self._address, options=options))
             client = Person(self._channels[-1], person.id, person.username, person.token)
             self._tasks.append(asyncio.create_task(self._call(client, random.Random(number))))
 
@@ -183,8 +186,12 @@ class Rolled:
     writers: Writers
 
 
-async def roll(suite: RunningSuite, times: int) -> Rolled:
-    """Restart all parts one after the other, so many times, under load; check that nothing is lost."""
+async def roll(suite: RunningSuite, times: int, writes_between: int) -> Rolled:
+    """Restart all parts one after the other, so many times, under load; check that nothing is lost.
+
+    Args:
+        writes_between: Answered from one restart to the next.
+    """
     people = People(suite.address)
     writers = Writers(suite, people, seed=4)
     await writers.start()
@@ -192,9 +199,9 @@ async def roll(suite: RunningSuite, times: int) -> Rolled:
     await clients.start()
     restarts = []
     for part in PARTS * times:
-        await writers.go_on()
+        await writers.go_on(writes_between)
         restarts.append(await restart(suite, part))
-    await writers.go_on()
+    await writers.go_on(writes_between)
     await clients.stop()
     await writers.stop()
     await people.channel.close()
