@@ -23,6 +23,8 @@ from chassis.call import (
 DEFAULT_TIMEOUT_SECONDS = 10.0
 # A part that is started again is there within this time; of one that is away for longer calls are to hear at once.
 PATIENCE_SECONDS = 3.0
+# Nor are calls that wait to take all places of a server, and those to other parts with them: so many do on a channel.
+MOST_WAITING = 250
 
 
 class RemoteChannel:
@@ -30,7 +32,8 @@ class RemoteChannel:
 
     A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace,
     and its origin where it may change something. Where there is no connection it waits for one, until the service has
-    been away for `PATIENCE_SECONDS`. What it returns has what that of a `LocalChannel` has.
+    been away for `PATIENCE_SECONDS` or `MOST_WAITING` calls wait. What it returns has all that a call on a
+    `LocalChannel` has.
 
     Args:
         address: host:port, or a gRPC name to resolve.
@@ -88,19 +91,28 @@ class _Connection:
         self._channel = channel
         self._coming: asyncio.Task[None] | None = None
         self._missed_since = 0.0
+        self._waiting = 0
 
     def is_there(self) -> bool:
         return self._channel.get_state() is grpc.ChannelConnectivity.READY
 
     async def wait(self, seconds: float) -> None:
-        """Wait until it is there, for so long at most, and no longer than until it was missed for a while."""
+        """Wait until it is there, for so long at most, and no longer than until it was missed for a while.
+
+        If too many wait already, for nothing.
+        """
         now = asyncio.get_running_loop().time()
         if self._coming is None or self._coming.done():
             self._coming = asyncio.create_task(self._channel.channel_ready())
             self._missed_since = now
         patience = self._missed_since + PATIENCE_SECONDS - now
-        if patience > 0:
+        if patience <= 0 or self._waiting >= MOST_WAITING:
+            return
+        self._waiting += 1
+        try:
             await asyncio.wait([self._coming], timeout=min(seconds, patience))
+        finally:
+            self._waiting -= 1
 
     def give_up(self) -> None:
         if self._coming is not None:

@@ -39,14 +39,14 @@ def between_parts(services: Sequence[descriptor.ServiceDescriptor]) -> str:
 def of_clients(services: Sequence[descriptor.ServiceDescriptor]) -> dict[str, Any]:
     """For clients, which do not notice then that a part is started again.
 
-    Every call waits for a connection, until its deadline. Idempotent methods are tried again for about four seconds.
+    Every call waits for a connection, until its deadline. Idempotent methods are tried again for about seven seconds.
     """
     policy = {
         # gRPC makes no more.
         "maxAttempts": 5,
         "initialBackoff": "0.1s",
-        "maxBackoff": "3s",
-        "backoffMultiplier": 3,
+        "maxBackoff": "5s",
+        "backoffMultiplier": 4,
         "retryableStatusCodes": _RETRYABLE,
     }
     return _config(

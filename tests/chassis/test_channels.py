@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from chassis import errors
 from chassis.call import Call, current
 from chassis.errors import Reason
-from chassis.remote import PATIENCE_SECONDS
+from chassis.remote import MOST_WAITING, PATIENCE_SECONDS
 from insta.posts.v1 import posts_pb2
 from insta.users.v1 import auth_pb2
 from tests.chassis.issuer import Issuer
@@ -496,6 +496,22 @@ async def test_a_call_that_waits_for_a_service_ends_at_its_deadline(issuer: Issu
 
         assert failed.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
         assert time.monotonic() - began < PATIENCE_SECONDS
+
+
+async def test_only_so_many_calls_wait_for_a_service(issuer: Issuer, token: Any) -> None:
+    async with running("remote", issuer) as peer:
+        assert peer.server is not None
+        await peer.server.drain(0)
+        calls = [peer.posts.CreatePost(CREATE, metadata=token, timeout=60) for _ in range(MOST_WAITING + 1)]
+        *waiting, last = (asyncio.ensure_future(call.code()) for call in calls)
+
+        ended, _ = await asyncio.wait([last, *waiting], return_when=asyncio.FIRST_COMPLETED)
+
+        assert ended == {last}
+        assert await last is grpc.StatusCode.UNAVAILABLE
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(waiting)
 
 
 async def test_a_call_that_waits_for_a_service_can_be_cancelled(issuer: Issuer, token: Any) -> None:
