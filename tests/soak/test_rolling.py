@@ -21,7 +21,7 @@ async def test_clients_with_the_service_config_do_not_notice_restarts_and_nothin
     settings = {"INSTA_LOG_LEVEL": "info", "INSTA_DRAIN_SECONDS": str(GRACE_SECONDS)}
     with running("apart", tmp_path, superuser=False, **settings) as suite:
         began = time.monotonic()
-        rolled = await roll(suite, TIMES, writes_between=500)
+        rolled = await roll(suite, TIMES, writes_between=200)
         seconds = time.monotonic() - began
 
     clients, drained = rolled.clients, [restart.drained for restart in rolled.restarts]

@@ -108,7 +108,7 @@ class Writers:
             self._raise_failures()
             return self.answered >= before + count
 
-        await until(enough)
+        await until(enough, seconds=60)
 
     async def stop(self) -> None:
         """Wait until everything that was sent is answered."""
