@@ -72,25 +72,21 @@ class Admission:
         """Look again and again how long calls wait, until cancelled.
 
         Args:
-            channel: To the server itself; closed at the end.
+            channel: To the server itself.
         """
-        async with channel:
-            probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self.probe)
-            entered = 0
-            while True:
-                # A server that nobody calls does not call itself.
-                if self._entered != entered or self._waited > self._longest_wait:
-                    entered = self._entered
-                    await self._measure_once(probe)
-                await asyncio.sleep(_SECONDS_BETWEEN_MEASURES)
+        entered = 0
+        while True:
+            # A server that nobody calls does not call itself.
+            if self._entered != entered or self._waited > self._longest_wait:
+                entered = self._entered
+                await self._measure_once(channel)
+            await asyncio.sleep(_SECONDS_BETWEEN_MEASURES)
 
-    async def _measure_once(self, probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> None:
+    async def _measure_once(self, channel: grpc.aio.Channel) -> None:
         self._probed_at = time.monotonic()
         code = None
         try:
-            await probe(b"", timeout=_MEASURE_TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as answer:
-            code = answer.code()
+            code = await self.pass_queue(channel, _MEASURE_TIMEOUT_SECONDS)
         finally:
             if code is not grpc.StatusCode.UNIMPLEMENTED:
                 # It never began: the queue is too long. To have lost the connection is no reason to refuse anybody.
@@ -99,6 +95,16 @@ class Admission:
         if code is grpc.StatusCode.UNAVAILABLE:
             log.warning("how long calls wait cannot be measured")
             await asyncio.sleep(_SECONDS_AFTER_FAILURE)
+
+    async def pass_queue(self, channel: grpc.aio.Channel, seconds: float) -> grpc.StatusCode:
+        """Wait until all calls that came before have begun. Answers UNIMPLEMENTED, or another code if they have not.
+
+        Args:
+            channel: To the server itself.
+            seconds: To wait at most.
+        """
+        probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self.probe)
+        return await probe(b"", timeout=seconds).code()
 
 
 def overloaded(why: str) -> errors.ResourceExhausted:

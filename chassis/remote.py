@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor, descriptor_pb2, message
 
-from chassis import tls
+from chassis import service_config, tls
 from chassis.call import (
     AUTHORIZATION_KEY,
     CLIENT_ADDRESS_KEY,
@@ -22,44 +21,19 @@ from chassis.call import (
 )
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
-_IDEMPOTENT = (
-    descriptor_pb2.MethodOptions.IDEMPOTENT,
-    descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
-)
-
-
-def service_config(services: Sequence[descriptor.ServiceDescriptor]) -> str:
-    """The gRPC service config for clients of some services: idempotent methods are tried again while UNAVAILABLE.
-
-    Source: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
-    """
-    idempotent = [
-        {"service": service.full_name, "method": method.name}
-        for service in services
-        for method in service.methods
-        if method.GetOptions().idempotency_level in _IDEMPOTENT
-    ]
-    retry = {
-        "maxAttempts": 4,
-        "initialBackoff": "0.05s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    return json.dumps(
-        {
-            "loadBalancingConfig": [{"round_robin": {}}],
-            "methodConfig": [{"name": idempotent, "retryPolicy": retry}] if idempotent else [],
-            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-        }
-    )
+# A part that is started again is there within this time; of one that is away for longer calls are to hear at once.
+PATIENCE_SECONDS = 3.0
+# Nor are calls that wait to take all places of a server, and those to other parts with them: so many do on a channel.
+MOST_WAITING = 250
 
 
 class RemoteChannel:
     """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
 
     A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace,
-    and its origin where it may change something.
+    and its origin where it may change something. Where there is no connection it waits for one, until the service has
+    been away for `PATIENCE_SECONDS` or `MOST_WAITING` calls wait. What it returns has all that a call on a
+    `LocalChannel` has.
 
     Args:
         address: host:port, or a gRPC name to resolve.
@@ -76,12 +50,13 @@ class RemoteChannel:
         name: str = "",
     ) -> None:
         options: list[tuple[str, Any]] = [
-            ("grpc.service_config", service_config(services)),
+            ("grpc.service_config", service_config.between_parts(services)),
             ("grpc.enable_retries", 1),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # How long it may take to connect, handshake included.
+            ("grpc.min_reconnect_backoff_ms", 2000),
             # A part that died is there again within a second or two: who waits longer than that adds to it.
             ("grpc.max_reconnect_backoff_ms", 500),
             # Else all channels of a process to one address share a connection, also those of two suites.
@@ -92,6 +67,7 @@ class RemoteChannel:
         else:
             options.append(("grpc.ssl_target_name_override", name))
             self._channel = grpc.aio.secure_channel(address, peer.channel_credentials(), options=options)
+        self._connection = _Connection(self._channel)
         self._changing = {
             f"/{service.full_name}/{method.name}"
             for service in services
@@ -100,15 +76,55 @@ class RemoteChannel:
         }
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _UnaryUnary:
-        return _UnaryUnary(self._channel.unary_unary(method, *args, **kwargs), method in self._changing)
+        inner = self._channel.unary_unary(method, *args, **kwargs)
+        return _UnaryUnary(inner, self._connection, method in self._changing)
 
     async def close(self, grace: float | None = None) -> None:
+        self._connection.give_up()
         await self._channel.close(grace)
 
 
+class _Connection:
+    """Whether a channel is connected, and since when it is not."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._coming: asyncio.Task[None] | None = None
+        self._missed_since = 0.0
+        self._waiting = 0
+
+    def is_there(self) -> bool:
+        return self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is there, for so long at most, and no longer than until it was missed for a while.
+
+        If too many wait already, for nothing.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._coming is None or self._coming.done():
+            self._coming = asyncio.create_task(self._channel.channel_ready())
+            self._missed_since = now
+        patience = self._missed_since + PATIENCE_SECONDS - now
+        if patience <= 0 or self._waiting >= MOST_WAITING:
+            return
+        self._waiting += 1
+        try:
+            await asyncio.wait([self._coming], timeout=min(seconds, patience))
+        finally:
+            self._waiting -= 1
+
+    def give_up(self) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
+
+
 class _UnaryUnary:
-    def __init__(self, inner: grpc.aio.UnaryUnaryMultiCallable[Any, Any], tells_origin: bool) -> None:
+    def __init__(
+        self, inner: grpc.aio.UnaryUnaryMultiCallable[Any, Any], connection: _Connection, tells_origin: bool
+    ) -> None:
         self._inner = inner
+        self._connection = connection
         self._tells_origin = tells_origin
 
     def __call__(
@@ -118,7 +134,7 @@ class _UnaryUnary:
         timeout: float | None = None,
         metadata: Sequence[tuple[str, str]] | None = None,
         **options: Any,
-    ) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+    ) -> grpc.aio.UnaryUnaryCall[Any, Any] | _WaitingCall:
         timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
         parent = current.get()
         sent = list(metadata or ())
@@ -130,4 +146,48 @@ class _UnaryUnary:
                 sent.append((CLIENT_ADDRESS_KEY, parent.origin.address))
                 sent.append((CLIENT_AGENT_KEY, parent.origin.user_agent))
         sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
-        return self._inner(request, timeout=timeout, metadata=sent, **options)
+
+        def begin(seconds: float) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+            return self._inner(request, timeout=seconds, metadata=sent, **options)
+
+        return begin(timeout) if self._connection.is_there() else _WaitingCall(self._connection, begin, timeout)
+
+
+class _WaitingCall:
+    """A call that begins when there is a connection, or none is waited for any longer; await it for its response."""
+
+    def __init__(
+        self, connection: _Connection, begin: Callable[[float], grpc.aio.UnaryUnaryCall[Any, Any]], timeout: float
+    ) -> None:
+        self._beginning = asyncio.create_task(_begun(connection, begin, timeout))
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        call = yield from self._beginning.__await__()
+        return (yield from call.__await__())
+
+    def cancel(self) -> bool:
+        return self._beginning.result().cancel() if self._has_begun() else self._beginning.cancel()
+
+    async def code(self) -> grpc.StatusCode:
+        await asyncio.wait([self._beginning])
+        return await self._beginning.result().code() if self._has_begun() else grpc.StatusCode.CANCELLED
+
+    async def details(self) -> str:
+        await asyncio.wait([self._beginning])
+        return await self._beginning.result().details() if self._has_begun() else ""
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        await asyncio.wait([self._beginning])
+        return await self._beginning.result().trailing_metadata() if self._has_begun() else grpc.aio.Metadata()
+
+    def _has_begun(self) -> bool:
+        return self._beginning.done() and not self._beginning.cancelled()
+
+
+async def _begun(
+    connection: _Connection, begin: Callable[[float], grpc.aio.UnaryUnaryCall[Any, Any]], seconds: float
+) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    await connection.wait(seconds)
+    return begin(max(end - loop.time(), 0))

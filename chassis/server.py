@@ -164,9 +164,10 @@ class Server:
             maximum_concurrent_rpcs=backstop,
         )
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
-        handlers = _Handlers([*endpoints.values(), *own.values()], internal, callers, admission)
-        self._server.add_generic_rpc_handlers((handlers,))
+        self._handlers = _Handlers([*endpoints.values(), *own.values()], internal, callers, admission)
+        self._server.add_generic_rpc_handlers((self._handlers,))
         self._admission = admission
+        self._to_itself: grpc.aio.Channel | None = None
         self._measuring: asyncio.Task[None] | None = None
 
     async def start(self, address: str) -> int:
@@ -188,18 +189,30 @@ class Server:
             self._server.add_insecure_port(own)
             await self._server.start()
             # Connected once and for all, it needs the name no more.
-            channel = grpc.aio.insecure_channel(own, [("grpc.client_idle_timeout_ms", _NEVER)])
-            await channel.channel_ready()
-        self._measuring = asyncio.create_task(self._admission.measure(channel))
+            self._to_itself = grpc.aio.insecure_channel(own, [("grpc.client_idle_timeout_ms", _NEVER)])
+            await self._to_itself.channel_ready()
+        self._measuring = asyncio.create_task(self._admission.measure(self._to_itself))
         return port
 
     async def drain(self, grace: float) -> None:
-        """Stop: health says NOT_SERVING, streams end, new calls are refused, others have `grace` seconds to end."""
+        """Stop: health says NOT_SERVING, streams end, calls that came before have `grace` seconds to end.
+
+        Later ones are UNAVAILABLE. Those that meet the stop itself, on their way, are CANCELLED by gRPC.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
         self._draining.set()
-        if self._measuring is not None:
+        if self._to_itself is not None and self._measuring is not None:
             self._measuring.cancel()
             await asyncio.wait([self._measuring])
-        await self._server.stop(grace)
+            # gRPC would cancel what is in its queue, busy servers' most calls: it is answered first, and then what has
+            # come meanwhile is refused, in a way that clients try again.
+            await self._admission.pass_queue(self._to_itself, grace)
+            self._handlers.stopping = True
+            await self._admission.pass_queue(self._to_itself, max(end - loop.time(), 0))
+            await self._to_itself.close()
+            self._measuring = None
+        await self._server.stop(max(end - loop.time(), 0))
 
 
 def is_loopback(address: str) -> bool:
@@ -238,21 +251,23 @@ def hold_port(address: str) -> socket.socket:
     return held
 
 
-_TOO_MANY = overloaded("more calls come in than this server can answer")
-_TOO_MANY_DETAILS = _TOO_MANY.status().SerializeToString()
-
-
 class _Handlers(grpc.GenericRpcHandler):
-    """All methods of a server under one handler: each more that is registered would cost every call."""
+    """All methods of a server under one handler: each more that is registered would cost every call.
+
+    Attributes:
+        stopping: Whether calls are refused because the server is about to stop.
+    """
 
     def __init__(
         self, endpoints: Iterable[Endpoint], internal: bool, callers: tls.Callers | None, admission: Admission
     ) -> None:
+        self.stopping = False
         self._admission = admission
         self._by_path = {endpoint.path: _handler(endpoint, internal, callers) for endpoint in endpoints}
-        self._refusals = {
-            endpoint.path: _refusal(endpoint) for endpoint in endpoints if endpoint.admission is admission
-        }
+        admitted = [endpoint for endpoint in endpoints if endpoint.admission is admission]
+        too_many = overloaded("more calls come in than this server can answer")
+        self._too_many = {endpoint.path: _refusal(endpoint, too_many) for endpoint in admitted}
+        self._stopping = {endpoint.path: _refusal(endpoint, errors.unavailable()) for endpoint in admitted}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._by_path.get(details.method)
@@ -260,20 +275,23 @@ class _Handlers(grpc.GenericRpcHandler):
             if details.method == self._admission.probe:
                 self._admission.probe_begins()
             return None
-        if self._admission.is_overloaded():
-            handler = self._refusals.get(details.method, handler)
+        if self.stopping:
+            handler = self._stopping.get(details.method, handler)
+        elif self._admission.is_overloaded():
+            handler = self._too_many.get(details.method, handler)
         # Read here once: asking the context for it builds the tuple anew.
         _metadata.set(details.invocation_metadata)
         return handler
 
 
-def _refusal(endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
-    """Refuses calls of a method while too many wait."""
+def _refusal(endpoint: Endpoint, why: errors.Error) -> grpc.RpcMethodHandler[Any, Any]:
+    """Refuses calls of a method before they begin."""
+    told = why.status().SerializeToString()
 
     async def refuse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        endpoint.count_refused(_TOO_MANY.code)
-        trailers = ((TRACE_KEY, _trace_id(_metadata.get())), (errors.DETAILS_KEY, _TOO_MANY_DETAILS))
-        await context.abort(_TOO_MANY.code, _TOO_MANY.text, trailers)
+        endpoint.count_refused(why.code)
+        trailers = ((TRACE_KEY, _trace_id(_metadata.get())), (errors.DETAILS_KEY, told))
+        await context.abort(why.code, why.text, trailers)
 
     # Whatever kind the method is: a stream that is not read is the only one that gRPC does not read first.
     return grpc.stream_stream_rpc_method_handler(refuse)

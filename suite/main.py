@@ -11,7 +11,7 @@ import click
 
 from chassis import settings as chassis_settings
 from chassis.settings import SettingError, Settings
-from suite import audit, backup, call, callers, check, demo, operator, restore, serving, supervisor, tls
+from suite import audit, backup, call, callers, check, client_config, demo, operator, restore, serving, supervisor, tls
 from suite.composition import GATEWAY, SERVICES
 from suite.serving import Addresses
 
@@ -111,6 +111,7 @@ main.add_command(tls.tls)
 main.add_command(demo.demo)
 main.add_command(call.call)
 main.add_command(check.check)
+main.add_command(client_config.client_config)
 main.add_command(audit.audit)
 main.add_command(backup.backup)
 main.add_command(restore.restore)

@@ -1,5 +1,5 @@
-"""Runs several processes as one: the workers of `insta up --workers`, or the four services apart. A dead one is started
-again."""
+"""Runs several processes as one: the workers of `insta up --workers`, or the four services apart. One that ends is
+started again: at once if it was told to stop, and else with a delay that grows."""
 
 from __future__ import annotations
 
@@ -175,6 +175,11 @@ async def _keep_alive(child: Child, settings: Settings, stopping: asyncio.Event,
         exit_code = await _run(child, settings, stop, started)
         if stopping.is_set():
             break
+        if exit_code == 0:
+            # It was told to: who restarts a part is not to wait for it.
+            log.info("process stopped; starting it again", process=child.name, exit_code=exit_code)
+            delay = _FIRST_DELAY_SECONDS
+            continue
         delay = _FIRST_DELAY_SECONDS if loop.time() - began > _WELL_AFTER_SECONDS else delay
         log.error("process died; starting it again", process=child.name, exit_code=exit_code)
         await asyncio.wait([stop], timeout=delay)

@@ -1,4 +1,4 @@
-"""The tour in the README works, word for word."""
+"""The tour and the client in the README work, word for word."""
 
 from __future__ import annotations
 
@@ -16,12 +16,25 @@ ADDRESS = "127.0.0.1:50051"
 
 def test_the_tour_works_as_it_stands_on_a_fresh_suite(tmp_path: Path) -> None:
     readme = (PROJECT / "README.md").read_text()
-    commands = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    commands = _blocks(readme, "sh")
+    (client,) = _blocks(readme, "python")
     with running("together", tmp_path / "var", superuser=False) as suite:
         toured = subprocess.run(
-            ["bash", "-euxo", "pipefail", "-c", _at(suite.address, tmp_path) + "\n".join(commands)],
+            ["bash", "-euxo", "pipefail", "-c", _at(suite.address, tmp_path) + "\n".join(commands) + "echo token $ANA"],
             cwd=PROJECT,
             env={**suite.environment, "INSTA_LISTEN": suite.address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        token = toured.stdout.rpartition("token ")[2].strip()
+        called = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"access_token = {token!r}\n{client.replace(ADDRESS, suite.address)}print(post.title)",
+            ],
+            env={**suite.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             check=False,
@@ -40,6 +53,7 @@ def test_the_tour_works_as_it_stands_on_a_fresh_suite(tmp_path: Path) -> None:
         "// Posts, their likes and their comments.",
     ):
         assert expected in said
+    assert called.stdout == "First light\n", called.stderr
 
 
 def test_every_make_command_that_is_named_exists() -> None:
@@ -50,6 +64,11 @@ def test_every_make_command_that_is_named_exists() -> None:
         named |= set(re.findall(r"\bmake ([a-z-]+)", (PROJECT / page).read_text()))
 
     assert {"run", "test"} <= named <= targets
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    """The code of a language in a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def _at(address: str, scratch: Path) -> str:

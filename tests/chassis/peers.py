@@ -85,7 +85,11 @@ class Peer:
 
 @asynccontextmanager
 async def running(
-    kind: str, issuer: Issuer, max_calls: int = MAX_CALLS, longest_wait: float = math.inf
+    kind: str,
+    issuer: Issuer,
+    max_calls: int = MAX_CALLS,
+    longest_wait: float = math.inf,
+    listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[Peer]:
     """A service that runs in this process ("local"), or on a server of its own ("remote")."""
     servicer = Posts()
@@ -97,7 +101,7 @@ async def running(
         yield Peer(servicer, LocalChannel(endpoints), metrics)
         return
     server = Server(endpoints, verifier, metrics, admission=admission, draining=asyncio.Event())
-    address = f"127.0.0.1:{await server.start('127.0.0.1:0')}"
+    address = f"127.0.0.1:{await server.start(listen)}"
     pool = descriptor_pool.Default()
     channel = RemoteChannel(address, [pool.FindServiceByName(name) for name in CONTRACTS])
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from chassis import errors
 from chassis.call import Call, current
 from chassis.errors import Reason
+from chassis.remote import MOST_WAITING, PATIENCE_SECONDS
 from insta.posts.v1 import posts_pb2
 from insta.users.v1 import auth_pb2
 from tests.chassis.issuer import Issuer
@@ -21,6 +24,7 @@ from tests.chassis.peers import Peer, running
 from tests.people import failure
 
 REQUEST = posts_pb2.GetPostRequest(post_id=5)
+CREATE = posts_pb2.CreatePostRequest(title="First light")
 KINDS = ("local", "remote")
 
 
@@ -153,7 +157,7 @@ async def test_the_handler_knows_the_caller_and_the_method(peer: Peer, token: An
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.reason_name)
 async def test_an_error_arrives_as_it_was_raised(peer: Peer, token: Any, error: errors.Error) -> None:
     peer.servicer.script = raising(error)
-    call = peer.posts.CreatePost(posts_pb2.CreatePostRequest(title="First light"), metadata=token)
+    call = peer.posts.CreatePost(CREATE, metadata=token)
 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
@@ -213,7 +217,7 @@ async def test_an_answer_that_is_not_the_methods_is_internal(peer: Peer, token: 
 async def test_a_cancellation_that_is_not_the_calls_own_is_unavailable(peer: Peer, token: Any) -> None:
     peer.servicer.script = raising(asyncio.CancelledError())
 
-    failed = await failure(peer.posts.CreatePost(posts_pb2.CreatePostRequest(title="First light"), metadata=token))
+    failed = await failure(peer.posts.CreatePost(CREATE, metadata=token))
 
     assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
@@ -454,10 +458,88 @@ async def test_a_service_that_is_away_is_unavailable(kind: str, issuer: Issuer, 
         assert back.server is not None
         await back.server.drain(0)
 
-        failed = await failure(front.posts.CreatePost(posts_pb2.CreatePostRequest(title="First light"), metadata=token))
+        for longest in (10, 2):
+            began = time.monotonic()
+            failed = await failure(front.posts.CreatePost(CREATE, metadata=token))
 
-        assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
-        assert failed.retry_after
+            assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+            assert failed.retry_after
+            # The first waits a while whether it comes again, and the next ones do without that.
+            assert time.monotonic() - began < longest
+        async with running("remote", issuer, listen=back.address):
+            await answered_at_last(lambda: back.posts.GetPost(REQUEST, metadata=token))
+
+
+async def test_a_call_waits_for_a_service_that_is_started_again(issuer: Issuer, token: Any) -> None:
+    async with running("remote", issuer) as peer:
+        await peer.posts.GetPost(REQUEST, metadata=token)
+        assert peer.server is not None
+        await peer.server.drain(0)
+        call = peer.posts.CreatePost(CREATE, metadata=token)
+        ended = asyncio.ensure_future(call.code())
+        assert await asyncio.wait([ended], timeout=0.3) == (set(), {ended})
+
+        async with running("remote", issuer, listen=peer.address) as again:
+            again.servicer.script = created
+            assert await call == posts_pb2.CreatePostResponse()
+            assert await ended is grpc.StatusCode.OK
+            assert "trace-id" in await call.trailing_metadata()
+
+
+async def test_a_call_that_waits_for_a_service_ends_at_its_deadline(issuer: Issuer, token: Any) -> None:
+    async with running("remote", issuer) as peer:
+        assert peer.server is not None
+        await peer.server.drain(0)
+
+        began = time.monotonic()
+        failed = await failure(peer.posts.CreatePost(CREATE, metadata=token, timeout=0.3))
+
+        assert failed.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        assert time.monotonic() - began < PATIENCE_SECONDS
+
+
+async def test_only_so_many_calls_wait_for_a_service(issuer: Issuer, token: Any) -> None:
+    async with running("remote", issuer) as peer:
+        assert peer.server is not None
+        await peer.server.drain(0)
+        calls = [peer.posts.CreatePost(CREATE, metadata=token, timeout=60) for _ in range(MOST_WAITING + 1)]
+        *waiting, last = (asyncio.ensure_future(call.code()) for call in calls)
+
+        ended, _ = await asyncio.wait([last, *waiting], return_when=asyncio.FIRST_COMPLETED)
+
+        assert ended == {last}
+        assert await last is grpc.StatusCode.UNAVAILABLE
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(waiting)
+
+
+async def test_a_call_that_waits_for_a_service_can_be_cancelled(issuer: Issuer, token: Any) -> None:
+    async with running("remote", issuer) as peer:
+        assert peer.server is not None
+        await peer.server.drain(0)
+        call = peer.posts.CreatePost(CREATE, metadata=token)
+
+        call.cancel()
+
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def answered_at_last(call: Callable[[], Any]) -> None:
+    """Send it until it is answered."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await call()
+                return
+            await asyncio.sleep(0.02)
+
+
+async def created(request: Any) -> posts_pb2.CreatePostResponse:
+    """A script for `CreatePost`."""
+    return posts_pb2.CreatePostResponse()
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN])

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ async def there(call: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await call()
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            # gRPC itself cancels what meets the stop of a server on its way.
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 raise
             await asyncio.sleep(0.02)
 
@@ -107,7 +108,7 @@ class Writers:
             self._raise_failures()
             return self.answered >= before + count
 
-        await until(enough)
+        await until(enough, seconds=60)
 
     async def stop(self) -> None:
         """Wait until everything that was sent is answered."""
@@ -122,16 +123,25 @@ class Writers:
         await self._post(person)
         await self._like(person)
 
-    def check(self) -> None:
-        """What was answered is stored, each once, and nothing else is."""
+    def some_post(self) -> int:
+        """One of the newest, so that several meet at it."""
+        return self._random.choice(list(self._posts)[-20:])
+
+    def check(self, likes: Iterable[tuple[int, int]] = (), follows: Iterable[tuple[int, int]] = ()) -> None:
+        """What was answered is stored, each once, and nothing else is.
+
+        Args:
+            likes: Of others: who, and the post.
+            follows: Of others: who, and whom.
+        """
         found = databases.rows(self._suite, "posts", "SELECT id, author_id, title FROM post")
         assert sorted((post_id, *rest) for post_id, rest in self._posts.items()) == sorted(found)
         found = databases.rows(self._suite, "social", "SELECT id, author_id, post_id, text FROM comment")
         assert sorted((comment_id, *rest) for comment_id, rest in self._comments.items()) == sorted(found)
         found = databases.rows(self._suite, "social", 'SELECT user_id, post_id FROM "like"')
-        assert sorted(self._likes) == sorted(found)
+        assert sorted(self._likes.union(likes)) == sorted(found)
         found = databases.rows(self._suite, "social", "SELECT follower_id, followee_id FROM follow")
-        assert sorted(self._follows) == sorted(found)
+        assert sorted(self._follows.union(follows)) == sorted(found)
         assert databases.wrong_counters(self._suite) == {}
 
     def _raise_failures(self) -> None:
@@ -156,19 +166,19 @@ class Writers:
         self._posts[answer.post.id] = (person.id, title)
 
     async def _comment(self, person: Person) -> None:
-        post_id, text = self._some_post(), f"comment {next(self._ids)}"
+        post_id, text = self.some_post(), f"comment {next(self._ids)}"
         answer = await self._send(
             person.posts.CreateComment, posts_pb2.CreateCommentRequest, post_id=post_id, text=text
         )
         self._comments[answer.comment.id] = (person.id, post_id, text)
 
     async def _like(self, person: Person) -> None:
-        post_id = self._some_post()
+        post_id = self.some_post()
         await self._send(person.posts.LikePost, posts_pb2.LikePostRequest, post_id=post_id)
         self._likes.add((person.id, post_id))
 
     async def _unlike(self, person: Person) -> None:
-        post_id = self._some_post()
+        post_id = self.some_post()
         await self._send(person.posts.UnlikePost, posts_pb2.UnlikePostRequest, post_id=post_id)
         self._likes.discard((person.id, post_id))
 
@@ -181,7 +191,3 @@ class Writers:
         other = self._random.choice(self.persons)
         await self._send(person.profiles.UnfollowUser, profiles_pb2.UnfollowUserRequest, user_id=other.id)
         self._follows.discard((person.id, other.id))
-
-    def _some_post(self) -> int:
-        # Of the newest, so that several meet at one.
-        return self._random.choice(list(self._posts)[-20:])

@@ -12,18 +12,23 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import pytest
+from google.protobuf import duration_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from insta.gateway.v1 import accounts_pb2, posts_pb2
+from insta.users.v1 import events_pb2, events_pb2_grpc, users_pb2, users_pb2_grpc
 from suite import authority
+from tests.certificates import channel_to, credentials_of
 from tests.chassis.issuer import Issuer
 from tests.people import People, Person, failure
-from tests.running import MODES, RunningSuite, environment, insta, running
+from tests.running import MODES, PASSWORD, RunningSuite, environment, insta, running
 
 COMMANDS = {**MODES, "one service": ("serve", "users")}
 ME = accounts_pb2.GetAccountRequest()
@@ -209,6 +214,52 @@ async def test_a_stop_loses_nothing_that_was_answered(mode: str, sent: signal.Si
                 request = posts_pb2.BatchGetPostsRequest(post_ids=answered[start : start + 100])
                 found += [post.id for post in (await ana.posts.BatchGetPosts(request)).posts]
     assert found == answered
+
+
+async def test_a_part_that_is_told_to_stop_answers_what_it_has_begun_stores_it_and_lets_nobody_hang(
+    tmp_path: Path,
+) -> None:
+    """SIGTERM: NOT_SERVING, streams end, readers of the event log are answered, calls under way too, and exit 0."""
+    address, metrics = free_address(), free_address()
+    given = environment(tmp_path, INSTA_LISTEN=address, INSTA_METRICS_LISTEN=metrics, INSTA_BCRYPT_COST="14")
+    given["INSTA_DRAIN_SECONDS"] = "60"
+    authority.issue(tmp_path / "tls", ["gateway"])
+    with serving("users", given) as process:
+        async with channel_to("users", address, credentials_of(tmp_path / "tls" / "gateway")) as channel:
+            log_of_users = events_pb2_grpc.EventServiceStub(channel)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            head = (await log_of_users.ReadEvents(events_pb2.ReadEventsRequest(), timeout=30)).head_offset
+            request = events_pb2.ReadEventsRequest(offset=head, wait=duration_pb2.Duration(seconds=30))
+            reading = [log_of_users.ReadEvents(request, timeout=60) for _ in range(3)]
+            # The service reads its own log, too.
+            await until(lambda: in_flight(metrics, "EventService") == 4)
+            # The password takes the better part of a second.
+            wanted = users_pb2.CreateUserRequest(
+                username="ana", email="ana@example.com", password=PASSWORD, first_name="Ana"
+            )
+            creating = asyncio.ensure_future(users_pb2_grpc.UserServiceStub(channel).CreateUser(wanted, timeout=60))
+            await until(lambda: in_flight(metrics, "UserService") == 1)
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await watch.read() is grpc.aio.EOF
+            created = await creating
+            assert [(await call).epoch for call in reading]
+            assert await asyncio.to_thread(process.wait, 60) == 0
+            # The readers alone would have waited for longer.
+            assert time.monotonic() - began < 25
+
+    with closing(apsw.Connection(str(tmp_path / "users.db"))) as database:
+        assert list(database.execute("SELECT id, username FROM user")) == [(created.user.id, "ana")]
+
+
+def in_flight(metrics: str, service: str) -> float:
+    """How many calls of a service are under way in a process."""
+    gauge = rf'^insta_calls_in_flight{{service="insta\.\w+\.v1\.{service}"}} (\S+)$'
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as page:
+        return sum(map(float, re.findall(gauge, page.read().decode(), re.MULTILINE)))
 
 
 async def test_a_worker_that_is_killed_is_replaced_while_the_other_answers(tmp_path: Path) -> None:
