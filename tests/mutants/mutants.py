@@ -147,7 +147,7 @@ MUTANTS = [
                 "    after_commit(lambda: _append.run(db, time=clock.now(), payload=payload) and None)\n",
             ),
         ],
-        ["tests/chassis/test_events.py::test_an_event_is_there_with_its_change_at_every_commit"],
+        ["tests/chassis/test_events.py::test_an_event_is_there_with_its_change_after_every_commit"],
     ),
     # Nothing twice.
     Mutant(
@@ -208,7 +208,7 @@ MUTANTS = [
                 "    after_commit(lambda: _put.run(db, **key._asdict(), **kept) and None)\n",
             ),
         ],
-        [_REPLAY + "test_an_answer_is_kept_with_its_effect_at_every_commit"],
+        [_REPLAY + "test_an_answer_is_kept_with_its_effect_after_every_commit"],
     ),
     Mutant(
         "replay-looked-up-too-early",
@@ -253,7 +253,7 @@ MUTANTS = [
                 "        return counters.of_post(db, post_id).like_count + 1\n",
             ),
         ],
-        ["tests/end_to_end/test_counters.py::test_counters_equal_the_rows_that_are_stored_at_every_moment[together]"],
+        ["tests/social/test_counters.py::test_counters_equal_the_rows_after_every_commit"],
     ),
     # Nothing left behind.
     Mutant(

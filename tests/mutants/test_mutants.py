@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.mutants import MUTANTS, Mutant, mutate
+from tests.mutants.mutants import MUTANTS, Edit, Mutant, mutate
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -33,3 +33,11 @@ def test_a_mutant_changes_the_source_and_names_tests_that_there_are(mutant: Muta
 
 def test_mutants_have_names_of_their_own() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_a_mutant_whose_text_is_gone_or_there_twice_is_none(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("a\nb\nb\n")
+
+    for old in ("b", "c"):
+        with pytest.raises(LookupError, match="one.py"):
+            mutate(Mutant("broken", "", [Edit("one.py", old, "d")], []), tmp_path)
