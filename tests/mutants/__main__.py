@@ -28,6 +28,8 @@ _PROJECT = Path(__file__).parents[2]
 _PACKAGES = ("chassis", "gateway", "insta", "services", "suite", "tests")
 # A product of the build that no commit has.
 _BUILT = "insta/insta.binpb"
+# Of the table where there is no terminal: a name of a test fits into its line.
+_WIDTH = 190
 _TEST_SECONDS = 60
 _RUN_SECONDS = 240
 # How the message of a failure begins that a test found; any other exception may have nothing to do with the defect.
@@ -62,7 +64,7 @@ class Outcome(NamedTuple):
 
 def main(names: Sequence[str]) -> int:
     """Run the mutants with these names, or all."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     if unknown := set(names) - {mutant.name for mutant in MUTANTS}:
         console.print(f"There is no mutant {', '.join(sorted(unknown))}.")
         return 2
@@ -175,7 +177,7 @@ def _read(report: Path) -> tuple[list[str], list[str]]:
 def _table(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("mutant", no_wrap=True)
-    table.add_column("breaks")
+    table.add_column("what is not true any more", min_width=40)
     table.add_column("caught by", overflow="fold")
     table.add_column("seconds", justify="right")
     for mutant, outcome in zip(mutants, outcomes, strict=True):

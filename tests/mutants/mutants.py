@@ -111,7 +111,7 @@ MUTANTS = [
                 "",
             )
         ],
-        ["tests/suite/test_backup.py::test_after_a_restore_everything_is_as_it_was_but_nobody_is_logged_in"],
+        ["tests/suite/test_backup.py::test_a_restored_log_is_another_one_to_whoever_read_it"],
     ),
     Mutant(
         "account-deletion-untold",
@@ -187,10 +187,7 @@ MUTANTS = [
                 '        Reply.method == param("method"),\n',
             )
         ],
-        [
-            _REPLAY + "test_the_same_id_of_another_caller_is_another_request",
-            _RETRIES + "test_the_same_id_of_another_caller_is_another_request[together]",
-        ],
+        [_REPLAY + "test_the_same_id_of_another_caller_is_another_request"],
     ),
     Mutant(
         "replay-after-commit",
@@ -260,7 +257,7 @@ MUTANTS = [
         "late-like",
         "A like of a post that was deleted meanwhile is refused: its tombstone is looked up.",
         [Edit("services/social/likes.py", "    erasure.refuse_gone_post(db, post_id)\n", "")],
-        [_DELETION + "test_what_races_the_deletion_of_a_post_leaves_nothing[together]"],
+        ["tests/social/test_tombstones.py::test_what_comes_after_a_deletion_is_refused_and_leaves_nothing[like]"],
     ),
     Mutant(
         "late-answer-kept",
@@ -302,10 +299,7 @@ MUTANTS = [
                 "return self.future.cancelled()",
             )
         ],
-        [
-            _STORE + "test_a_write_whose_deadline_passed_before_it_began_does_nothing",
-            "tests/end_to_end/test_deadlines.py::test_a_call_that_is_over_before_its_change_begins_changes_nothing[together]",
-        ],
+        [_STORE + "test_a_write_whose_deadline_passed_before_it_began_does_nothing"],
     ),
     Mutant(
         "write-after-cancellation",
