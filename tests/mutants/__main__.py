@@ -29,7 +29,7 @@ _PACKAGES = ("chassis", "gateway", "insta", "services", "suite", "tests")
 # A product of the build that no commit has.
 _BUILT = "insta/insta.binpb"
 # Of the table where there is no terminal: a name of a test fits into its line.
-_WIDTH = 190
+_WIDTH = 220
 _TEST_SECONDS = 60
 _RUN_SECONDS = 240
 # How the message of a failure begins that a test found; any other exception may have nothing to do with the defect.
@@ -69,7 +69,7 @@ def main(names: Sequence[str]) -> int:
         console.print(f"There is no mutant {', '.join(sorted(unknown))}.")
         return 2
     mutants = [mutant for mutant in MUTANTS if not names or mutant.name in names]
-    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as scratch:
         original = Path(scratch) / "original"
         _copy_tree(original)
         _require_own_code(original)
@@ -137,7 +137,7 @@ def _outcome_of(mutant: Mutant, original: Path) -> Outcome:
         mutate(mutant, tree)
         return _run(tree, mutant.tests)
     finally:
-        shutil.rmtree(tree)
+        shutil.rmtree(tree, ignore_errors=True)
 
 
 def _run(tree: Path, tests: Sequence[str]) -> Outcome:
@@ -177,7 +177,7 @@ def _read(report: Path) -> tuple[list[str], list[str]]:
 def _table(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("mutant", no_wrap=True)
-    table.add_column("what is not true any more", min_width=40)
+    table.add_column("what is not true any more", min_width=40, max_width=60)
     table.add_column("caught by", overflow="fold")
     table.add_column("seconds", justify="right")
     for mutant, outcome in zip(mutants, outcomes, strict=True):
