@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -31,7 +32,7 @@ _BUILT = "insta/insta.binpb"
 # Of the table where there is no terminal: a name of a test fits into its line.
 _WIDTH = 220
 _TEST_SECONDS = 60
-_RUN_SECONDS = 240
+_RUN_SECONDS = 600
 # How the message of a failure begins that a test found; any other exception may have nothing to do with the defect.
 _FOUND = ("AssertionError", "assert ", "Failed: DID NOT RAISE")
 _PASSED, _FAILED = 0, 1
@@ -82,8 +83,7 @@ def main(names: Sequence[str]) -> int:
             return 1
         console.print(f"passed in {sound.seconds:.0f} s. With one defect each: {len(mutants)} copies ...")
         begun = time.monotonic()
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as workers:
-            outcomes = list(workers.map(lambda mutant: _outcome_of(mutant, original), mutants))
+        outcomes = _outcomes_of(mutants, original)
         seconds = time.monotonic() - begun
     console.print(_table(mutants, outcomes))
     caught = sum(outcome.caught for outcome in outcomes)
@@ -130,6 +130,17 @@ def _require_own_code(tree: Path) -> None:
                 raise RuntimeError(f"{path} is imported in place of the copy in {tree}")
 
 
+def _outcomes_of(mutants: Sequence[Mutant], original: Path) -> list[Outcome]:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as workers:
+        runs = [workers.submit(_outcome_of, mutant, original) for mutant in mutants]
+        try:
+            return [run.result() for run in runs]
+        except BaseException:
+            # Interrupted, for instance: no other begins.
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _outcome_of(mutant: Mutant, original: Path) -> Outcome:
     tree = original.with_name(mutant.name)
     shutil.copytree(original, tree)
@@ -149,13 +160,15 @@ def _run(tree: Path, tests: Sequence[str]) -> Outcome:
             f"--basetemp={tree / 'tmp'}", f"--junitxml={report}", *tests,
         ],
         cwd=tree, env=_environment(tree), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = pytest.communicate(timeout=_RUN_SECONDS)
     except subprocess.TimeoutExpired:
-        # With the suites that its tests started.
-        os.killpg(pytest.pid, signal.SIGKILL)
+        # So it stops the suites that its tests started.
+        pytest.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            pytest.wait(_TEST_SECONDS)
+        pytest.kill()
         output, _ = pytest.communicate()
     found, otherwise = _read(report) if report.exists() else ([], ["no report"])
     return Outcome(pytest.returncode, found, otherwise, output, time.monotonic() - begun)
