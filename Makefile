@@ -22,6 +22,9 @@ compose-test: setup ## Run the tests of the containers (needs a container engine
 soak: setup ## Run the tests that take minutes: timing of logins, storms of them, lag of revocations
 	@$(BIN)/pytest -m soak -s
 
+mutants: setup ## Seed defects into copies of the source, one each, and see that a test catches every one
+	@$(BIN)/python -m tests.mutants
+
 lint: setup ## Check style, types, contracts and the borders between the parts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +52,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
-.PHONY: help run apart test compose-test soak lint protos clients setup
+.PHONY: help run apart test compose-test soak mutants lint protos clients setup

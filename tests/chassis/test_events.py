@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
+import apsw
+import peewee
+import pytest
 import pytest_asyncio
+from google.protobuf import wrappers_pb2
 
 from chassis import clock, events
 from chassis.store import Database, Store
+from tests.chassis import items
 from tests.chassis.test_consumer import append, forget_up_to, name_of, open_store
 
 
@@ -57,6 +63,32 @@ async def test_a_log_keeps_its_epoch(log: Store) -> None:
     await log.write(events.begin)
 
     assert (await read(log, 0)).epoch == epoch
+
+
+async def test_an_event_is_there_with_its_change_after_every_commit(tmp_path: Path) -> None:
+    """So it is wherever the process is killed."""
+    path = tmp_path / "there.db"
+    open_store(path).close()
+    seen = []
+
+    def look(writes: int) -> None:
+        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as database:
+            changed = [name for (name,) in database.execute("SELECT name FROM item WHERE id > ?", [items.FIRST])]
+            told = [payload for (payload,) in database.execute("SELECT payload FROM logged_event ORDER BY id")]
+        seen.append((changed, [wrappers_pb2.StringValue.FromString(payload).value for payload in told]))
+
+    def change(db: Database, name: str) -> None:
+        items.add(db, name)
+        append(db, [name])
+
+    store = Store(path, items.MIGRATIONS, on_commit=look)
+    for name in ("one", "two"):
+        await store.write(change, name)
+        with pytest.raises(peewee.IntegrityError):
+            await store.write(change, name)
+    store.close()
+
+    assert seen == [(["one"], ["one"]), (["one", "two"], ["one", "two"])]
 
 
 async def test_a_reader_is_told_of_what_is_forgotten_in_the_middle_of_its_question(log: Store, tmp_path: Path) -> None:

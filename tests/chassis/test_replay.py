@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 import pytest_asyncio
 
@@ -171,6 +172,24 @@ async def test_another_request_under_the_same_id_is_refused_also_where_both_are_
     assert [type(found) for found in answers] == [posts_pb2.CreatePostResponse, InvalidArgument]
     assert answers[1].reason_name == "REQUEST_ID_REUSED"
     assert await store.read(items.names) == ["first", "this"]
+
+
+async def test_an_answer_is_kept_with_its_effect_after_every_commit(store: Store, tmp_path: Path) -> None:
+    """So it is wherever the process is killed."""
+    seen = []
+
+    def look(writes: int) -> None:
+        with closing(apsw.Connection(str(tmp_path / "items.db"), flags=apsw.SQLITE_OPEN_READONLY)) as database:
+            effects = database.execute("SELECT name FROM item WHERE id > ?", [items.FIRST]).fetchall()
+            seen.append((effects, database.execute("SELECT request_id FROM reply ORDER BY id").fetchall()))
+
+    watched = Store(tmp_path / "items.db", items.MIGRATIONS, on_commit=look)
+    for name in ("a", "b"):
+        await answer(Replies(watched, KEY), f"request {name}", name)
+    watched.close()
+
+    first, second = [("a",)], [("a",), ("b",)]
+    assert seen == [(first, [("request a",)]), (second, [("request a",), ("request b",)])]
 
 
 async def test_the_same_id_of_another_caller_is_another_request(replies: Replies, store: Store) -> None:

@@ -241,6 +241,22 @@ def test_a_backup_is_restored_where_there_was_nothing(backup: Path, tmp_path: Pa
         assert differences(audited(suite.environment)) == {}
 
 
+def test_a_restored_log_is_another_one_to_whoever_read_it(stopped: Mapping[str, str], backup: Path) -> None:
+    """So its readers compare. To read on would pass over what was undone by the restore."""
+
+    def epochs() -> dict[str, set[object]]:
+        data = Path(stopped["INSTA_DATA"])
+        return {name: rows_of(data / f"{name}.db", "SELECT epoch FROM event_log") for name in DATABASES}
+
+    before = epochs()
+
+    assert run("restore", str(backup), "--replace", environment=stopped).returncode == 0
+
+    after = epochs()
+    for name in DATABASES:
+        assert len(before[name] | after[name]) == 2, name
+
+
 def test_what_is_there_is_not_replaced_without_being_told_to(stopped: Mapping[str, str], backup: Path) -> None:
     assert "--replace" in refused("restore", str(backup), environment=stopped)
 
