@@ -139,9 +139,9 @@ class Writers:
         found = databases.rows(self._suite, "social", "SELECT id, author_id, post_id, text FROM comment")
         assert sorted((comment_id, *rest) for comment_id, rest in self._comments.items()) == sorted(found)
         found = databases.rows(self._suite, "social", 'SELECT user_id, post_id FROM "like"')
-        assert sorted(self._likes.union(likes)) == sorted(found)
+        assert sorted(self._likes.union(likes)) == sorted(found), self._likes.union(likes) ^ set(found)
         found = databases.rows(self._suite, "social", "SELECT follower_id, followee_id FROM follow")
-        assert sorted(self._follows.union(follows)) == sorted(found)
+        assert sorted(self._follows.union(follows)) == sorted(found), self._follows.union(follows) ^ set(found)
         assert databases.wrong_counters(self._suite) == {}
 
     def _raise_failures(self) -> None:

@@ -187,7 +187,7 @@ class Rolled:
 
 
 async def roll(suite: RunningSuite, times: int, writes_between: int) -> Rolled:
-    """Restart all parts one after the other, so many times, under load; check that nothing is lost.
+    """Restart all parts one after the other, so many times, under load; check that nobody notices and nothing is lost.
 
     Args:
         writes_between: Answered from one restart to the next.
@@ -205,6 +205,8 @@ async def roll(suite: RunningSuite, times: int, writes_between: int) -> Rolled:
     await clients.stop()
     await writers.stop()
     await people.channel.close()
+    # Whether a like that failed is there, nobody can tell: these come first.
+    assert clients.errors == {}
     audited = insta("audit", environment=suite.environment)
     assert audited.returncode == 0, audited.stdout
     writers.check(clients.likes, clients.follows)
