@@ -149,10 +149,11 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
 
 def _ensure_superuser(given: Mapping[str, str]) -> None:
     """What `insta superuser create` does, without a process of its own."""
+    settings = from_environment(given)
     # Tests run in an event loop.
     with ThreadPoolExecutor(1) as thread:
-        password_hash = thread.submit(asyncio.run, Passwords(4).hash(PASSWORD)).result()
-    with closing(open_store(from_environment(given), SERVICES["users"])) as users, suppress(AlreadyExists):
+        password_hash = thread.submit(asyncio.run, Passwords(settings.bcrypt_cost).hash(PASSWORD)).result()
+    with closing(open_store(settings, SERVICES["users"])) as users, suppress(AlreadyExists):
         users.write_now(
             accounts.create,
             username=SUPERUSER,

@@ -11,14 +11,14 @@ from tests.running import running
 
 
 async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_soon(tmp_path: Path) -> None:
-    with running("together", tmp_path / "var", INSTA_MAX_WAIT_MILLISECONDS="100", INSTA_LOG_LEVEL="info") as suite:
+    with running("together", tmp_path / "var", INSTA_MAX_WAIT_MILLISECONDS="300", INSTA_LOG_LEVEL="info") as suite:
         people = People(suite.address)
         overload = Overload(suite, people)
         await overload.prepare()
 
         peak = await overload.peak(2)
 
-        load = asyncio.ensure_future(overload.run(per_second=3 * peak.accepted, seconds=3))
+        load = asyncio.ensure_future(overload.run(per_second=2 * peak.accepted, seconds=3))
         reason, retry_after = await overload.refusal()
         phase = await load
         async with asyncio.timeout(20):
