@@ -14,12 +14,12 @@ apart: setup ## Run the suite as four processes
 	@$(BIN)/insta apart
 
 test: setup ## Run all tests
-	@$(BIN)/pytest -n 3 --dist worksteal
+	@$(BIN)/pytest -n 4 --dist worksteal
 
 compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
 	@$(BIN)/pytest tests/compose
 
-soak: setup ## Run the tests that take minutes: timing of logins, storms of them, lag of revocations
+soak: setup ## Run the tests that take minutes each: crashes, power, deletion, overload, restarts, timing
 	@$(BIN)/pytest -m soak -s
 
 mutants: setup ## Seed defects into copies of the source, one each, and see that a test catches every one
