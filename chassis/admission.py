@@ -33,6 +33,7 @@ class Admission:
             work than this is cut.
 
     Attributes:
+        begun: How many calls came in, refused ones too.
         probe: The method that the server calls. Nobody else knows its name.
     """
 
@@ -41,7 +42,7 @@ class Admission:
         self._longest_wait = longest_wait
         self.under_way = 0
         self.probe = f"/insta.Probe/{secrets.token_hex(16)}"
-        self._entered = 0
+        self.begun = 0
         self._waited = 0.0
         self._probed_at = math.inf
 
@@ -54,7 +55,6 @@ class Admission:
         if self.under_way >= self.limit:
             raise overloaded(f"{self.limit} calls are under way, which is all that this server admits")
         self.under_way += 1
-        self._entered += 1
 
     def leave(self) -> None:
         self.under_way -= 1
@@ -74,11 +74,11 @@ class Admission:
         Args:
             channel: To the server itself.
         """
-        entered = 0
+        begun = 0
         while True:
             # A server that nobody calls does not call itself.
-            if self._entered != entered or self._waited > self._longest_wait:
-                entered = self._entered
+            if self.begun != begun or self._waited > self._longest_wait:
+                begun = self.begun
                 await self._measure_once(channel)
             await asyncio.sleep(_SECONDS_BETWEEN_MEASURES)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import copy
+import math
 import random
 import re
 from dataclasses import dataclass
@@ -91,6 +93,17 @@ def origin() -> Origin:
     """Where the call under way came from."""
     call = current.get()
     return NOWHERE if call is None else call.origin
+
+
+def lasting() -> contextvars.Context:
+    """The context of work that goes on though the call under way is over: the same call, without a deadline."""
+    context = contextvars.copy_context()
+    call = current.get()
+    if call is not None:
+        unhurried = copy.copy(call)
+        unhurried.deadline = math.inf
+        context.run(current.set, unhurried)
+    return context
 
 
 def log_context() -> dict[str, str | int]:

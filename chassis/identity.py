@@ -12,7 +12,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from chassis import errors, logs
-from chassis.call import Caller
+from chassis.call import Caller, lasting
 from chassis.errors import Reason
 from chassis.revocation import Revocations
 
@@ -122,7 +122,9 @@ class Verifier:
         """The key named `kid`, after a look at what the users service publishes now."""
         async with self._fetching:
             if time.monotonic() >= self._next_fetch:
-                await self._fetch_published()
+                # For all who wait for keys: it does not end with the call that came first.
+                fetch = asyncio.get_running_loop().create_task(self._fetch_published(), context=lasting())
+                await asyncio.shield(fetch)
         key = self._keys.get(kid)
         if key is None:
             raise _invalid() if self._published else errors.unavailable()

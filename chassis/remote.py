@@ -23,8 +23,6 @@ from chassis.call import (
 DEFAULT_TIMEOUT_SECONDS = 10.0
 # A part that is started again is there within this time; of one that is away for longer calls are to hear at once.
 PATIENCE_SECONDS = 3.0
-# Nor are calls that wait to take all places of a server, and those to other parts with them: so many do on a channel.
-MOST_WAITING = 250
 
 
 class RemoteChannel:
@@ -32,7 +30,7 @@ class RemoteChannel:
 
     A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace,
     and its origin where it may change something. Where there is no connection it waits for one, until the service has
-    been away for `PATIENCE_SECONDS` or `MOST_WAITING` calls wait. What it returns has all that a call on a
+    been away for `PATIENCE_SECONDS` or `most_waiting` calls wait. What it returns has all that a call on a
     `LocalChannel` has.
 
     Args:
@@ -40,6 +38,7 @@ class RemoteChannel:
         services: What is called there.
         peer: What this service proves itself with, and knows others by. None: nothing is encrypted.
         name: Of the service that is called: the certificate there must be for it, whatever the address.
+        most_waiting: How many calls wait at most, not to take all places of a server.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class RemoteChannel:
         services: Sequence[descriptor.ServiceDescriptor],
         peer: tls.Peer | None = None,
         name: str = "",
+        most_waiting: int = 250,
     ) -> None:
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", service_config.between_parts(services)),
@@ -67,7 +67,7 @@ class RemoteChannel:
         else:
             options.append(("grpc.ssl_target_name_override", name))
             self._channel = grpc.aio.secure_channel(address, peer.channel_credentials(), options=options)
-        self._connection = _Connection(self._channel)
+        self._connection = _Connection(self._channel, most_waiting)
         self._changing = {
             f"/{service.full_name}/{method.name}"
             for service in services
@@ -87,8 +87,10 @@ class RemoteChannel:
 class _Connection:
     """Whether a channel is connected, and since when it is not."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, most_waiting: int) -> None:
         self._channel = channel
+        self._most_waiting = most_waiting
+        self._given_up = False
         self._coming: asyncio.Task[None] | None = None
         self._missed_since = 0.0
         self._waiting = 0
@@ -101,12 +103,14 @@ class _Connection:
 
         If too many wait already, for nothing.
         """
+        if self._given_up:
+            return
         now = asyncio.get_running_loop().time()
         if self._coming is None or self._coming.done():
             self._coming = asyncio.create_task(self._channel.channel_ready())
             self._missed_since = now
         patience = self._missed_since + PATIENCE_SECONDS - now
-        if patience <= 0 or self._waiting >= MOST_WAITING:
+        if patience <= 0 or self._waiting >= self._most_waiting:
             return
         self._waiting += 1
         try:
@@ -115,6 +119,8 @@ class _Connection:
             self._waiting -= 1
 
     def give_up(self) -> None:
+        """The channel is closed."""
+        self._given_up = True
         if self._coming is not None:
             self._coming.cancel()
 

@@ -9,7 +9,7 @@ import re
 import socket
 import tempfile
 import urllib.parse
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -47,6 +47,8 @@ _UNPRINTABLE = re.compile("[^ -~]")
 _MAX_STREAMS = 256
 _MAX_WAITING = 10_000
 _NEVER = 2**31 - 1
+# The name of a socket has 107 characters at most.
+_LONGEST_FOLDER = 100
 _OPTIONS = [
     # Go clients may ping this often; without it they are sent away with ENHANCE_YOUR_CALM.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -96,6 +98,10 @@ def endpoints_of(
         for method in pool.FindServiceByName(name).methods
     )
     return {endpoint.path: endpoint for endpoint in endpoints}
+
+
+class NoSocketFolder(Exception):
+    """There is no folder for a socket. Says why, and what to set."""
 
 
 class Server:
@@ -174,8 +180,10 @@ class Server:
         """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
 
         Raises:
+            NoSocketFolder: there is none for the server's connection to itself.
             OSError: the port is taken, or the address is not of this machine.
         """
+        socket_folder = _socket_folder()
         try:
             if self._credentials is None:
                 port = self._server.add_insecure_port(address)
@@ -183,8 +191,7 @@ class Server:
                 port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}") from None
-        # A folder of this user's own: nobody else reaches what listens there.
-        with tempfile.TemporaryDirectory(prefix="insta-") as folder:
+        with socket_folder as folder:
             own = f"unix:{folder}/own"
             self._server.add_insecure_port(own)
             await self._server.start()
@@ -213,6 +220,20 @@ class Server:
             await self._to_itself.close()
             self._measuring = None
         await self._server.stop(max(end - loop.time(), 0))
+
+
+def _socket_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder of this user's own: nobody else reaches what listens there."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="insta-")
+    except OSError as failure:
+        raise NoSocketFolder(f"no folder takes temporary files: {failure.strerror}. Set TMPDIR to one.") from None
+    if len(folder.name) > _LONGEST_FOLDER:
+        folder.cleanup()
+        raise NoSocketFolder(
+            f"{folder.name} is too long a name for the place of a socket. Set TMPDIR to another folder."
+        )
+    return folder
 
 
 def is_loopback(address: str) -> bool:
@@ -259,7 +280,7 @@ class _Handlers(grpc.GenericRpcHandler):
     """
 
     def __init__(
-        self, endpoints: Iterable[Endpoint], internal: bool, callers: tls.Callers | None, admission: Admission
+        self, endpoints: Sequence[Endpoint], internal: bool, callers: tls.Callers | None, admission: Admission
     ) -> None:
         self.stopping = False
         self._admission = admission
@@ -275,6 +296,7 @@ class _Handlers(grpc.GenericRpcHandler):
             if details.method == self._admission.probe:
                 self._admission.probe_begins()
             return None
+        self._admission.begun += 1
         if self.stopping:
             handler = self._stopping.get(details.method, handler)
         elif self._admission.is_overloaded():

@@ -181,6 +181,7 @@ class Store:
             self._turnstile.close()
             raise
         self._closed = False
+        self._emptied = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)
         self._writer.start()
@@ -299,29 +300,27 @@ class Store:
         while (job := self._jobs.get()) is not None:
             try:
                 with self._turnstile:
-                    more = self._commit(job)
+                    self._commit(job)
                     # Those whose writes are made have their answers.
                     self._wal.keep_short(self._db.connection())
             except Exception:
                 # Whatever it was: this thread goes on, or nothing would ever be written again.
-                log.exception("write failed")
+                log.exception("writing failed")
                 _send([_Answer(job, None, errors.unavailable())])
-                continue
-            if not more:
+            if self._emptied:
                 break
         self._db.close()
 
-    def _commit(self, first: _Job) -> bool:
-        """Run `first` and whatever else is waiting in one transaction. False: the store is closing."""
+    def _commit(self, first: _Job) -> None:
+        """Run `first` and whatever else is waiting in one transaction."""
         answers: list[_Answer] = []
         taken = [first]
-        more = True
         try:
             with self._transaction():
                 job: _Job | None = first
                 while job is not None:
                     answers.append(self._attempt(job))
-                    job, more = self._waiting(len(taken))
+                    job = self._waiting(len(taken))
                     if job is not None:
                         taken.append(job)
         except Exception as failure:
@@ -334,17 +333,18 @@ class Store:
             _call_after(answers)
         finally:
             _send(answers)
-        return more
 
-    def _waiting(self, done: int) -> tuple[_Job | None, bool]:
-        """The next job of this transaction, if there is one, and whether the store stays open."""
+    def _waiting(self, done: int) -> _Job | None:
+        """The next job of this transaction, if there is one."""
         if done >= _BATCH_LIMIT:
-            return None, True
+            return None
         try:
             job = self._jobs.get_nowait()
         except queue.Empty:
-            return None, True
-        return job, job is not None
+            return None
+        # Nothing comes after the mark with which the store closes.
+        self._emptied = job is None
+        return job
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

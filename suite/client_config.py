@@ -15,8 +15,8 @@ from suite.composition import GATEWAY
 def client_config() -> None:
     """Print the gRPC service config for clients of the gateway, as JSON.
 
-    With it a client of any language waits for a connection, and tries idempotent methods again while they are
-    UNAVAILABLE: it does not notice that a part is started again, if its deadlines leave some seconds for that.
+    With it a client of any language waits for a connection, and tries idempotent methods again that are UNAVAILABLE
+    or CANCELLED: it does not notice that a part is started again, if its deadlines leave some seconds for that.
     """
     pool = descriptor_pool.Default()
     services = [pool.FindServiceByName(name) for name in GATEWAY.contracts]

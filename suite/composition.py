@@ -145,7 +145,8 @@ class Assembly:
             return LocalChannel(self._endpoints)
         pool = descriptor_pool.Default()
         contracts = [pool.FindServiceByName(contract) for contract in service.contracts]
-        return RemoteChannel(address_of(self._settings, name), contracts, self._peer, name)
+        most_waiting = self._settings.max_calls // 4
+        return RemoteChannel(address_of(self._settings, name), contracts, self._peer, name, most_waiting)
 
     def _parts(self, service: Service) -> Parts:
         channels = {name: self._channels[name] for name in service.calls}

@@ -19,7 +19,7 @@ import uvloop
 
 from chassis import logs
 from chassis.call import log_context
-from chassis.server import hold_port, is_loopback
+from chassis.server import NoSocketFolder, hold_port, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
 from suite import tls
@@ -103,6 +103,8 @@ async def _serve(
                 # gRPC would fail as well, but not without lines of its own in the terminal.
                 hold_port(listen).close()
             port = await server.start(listen)
+        except NoSocketFolder as failure:
+            raise click.ClickException(str(failure)) from None
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
         # What is there now stays. To look through all of it for garbage would halt every call for some 50 ms, at times.

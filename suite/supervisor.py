@@ -24,6 +24,7 @@ from chassis.server import hold_port
 from chassis.settings import Settings
 from suite import serving, tls
 from suite.composition import GATEWAY, SERVICES, address_of
+from suite.databases import open_store
 from suite.serving import Addresses
 
 log = logs.get(__name__)
@@ -44,12 +45,14 @@ class Child:
         command: Of the `insta` command: serve users, for instance.
         environment: Settings of its own.
         addresses: Where it listens, as it said when it was ready.
+        was_ready: Whether its last process was.
     """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     addresses: Addresses | None = field(default=None, init=False)
+    was_ready: bool = field(default=False, init=False)
 
 
 def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], None]) -> None:
@@ -59,6 +62,7 @@ def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], 
     with ExitStack() as held:
         for service in SERVICES.values():
             held.enter_context(serving.data_lock(settings, service))
+        _bring_up_to_date(settings)
         address = _reserve(held, listen, "INSTA_LISTEN")
         folder = held.enter_context(tempfile.TemporaryDirectory(prefix="insta-metrics-"))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -73,6 +77,7 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
     with ExitStack() as held:
         for service in SERVICES.values():
             held.enter_context(serving.data_lock(settings, service))
+        _bring_up_to_date(settings)
         listen = {
             name: serving.listen_address(settings, GATEWAY) if name == GATEWAY.name else address_of(settings, name)
             for name in SERVICES
@@ -101,6 +106,13 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
             announce({child.name: child.addresses for child in services if child.addresses is not None})
 
         asyncio.run(_supervise(settings, services, ready))
+
+
+def _bring_up_to_date(settings: Settings) -> None:
+    """Apply what is new in the schemas: it takes as long as it takes, and a process that starts has a limit."""
+    for service in SERVICES.values():
+        if service.migrations is not None:
+            open_store(settings, service).close()
 
 
 def _metrics(settings: Settings, name: str) -> dict[str, str]:
@@ -175,7 +187,7 @@ async def _keep_alive(child: Child, settings: Settings, stopping: asyncio.Event,
         exit_code = await _run(child, settings, stop, started)
         if stopping.is_set():
             break
-        if exit_code == 0:
+        if exit_code == 0 and child.was_ready:
             # It was told to: who restarts a part is not to wait for it.
             log.info("process stopped; starting it again", process=child.name, exit_code=exit_code)
             delay = _FIRST_DELAY_SECONDS
@@ -202,6 +214,7 @@ async def _run(
     ended = asyncio.create_task(process.wait())
     await asyncio.wait([announced, stop], return_when=asyncio.FIRST_COMPLETED, timeout=_START_TIMEOUT_SECONDS)
     line = announced.result() if announced.done() else b""
+    child.was_ready = bool(line)
     if line:
         child.addresses = Addresses(**json.loads(line))
         started.put_nowait(child)

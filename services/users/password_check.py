@@ -6,6 +6,7 @@ import asyncio
 import math
 
 from chassis import audit, errors
+from chassis.call import lasting
 from chassis.errors import Reason
 from chassis.store import Store
 from services.users import throttle
@@ -39,8 +40,9 @@ class PasswordCheck:
         Raises:
             ResourceExhausted: somebody has to wait, or too many passwords are being checked.
         """
-        checking = asyncio.ensure_future(self._check(purpose, password, credentials, owner, *others))
-        # Who hangs up has tried all the same: it is counted, and stands in the audit log.
+        # Who hangs up has tried all the same: it is counted, forgiven if it was right, and stands in the audit log.
+        check = self._check(purpose, password, credentials, owner, *others)
+        checking = asyncio.get_running_loop().create_task(check, context=lasting())
         checking.add_done_callback(_seen)
         return await asyncio.shield(checking)
 

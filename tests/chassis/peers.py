@@ -22,6 +22,7 @@ from tests.chassis.issuer import Issuer
 
 CONTRACTS = ("insta.posts.v1.PostService", "insta.users.v1.AuthService")
 MAX_CALLS = 100
+MOST_WAITING = 25
 
 
 async def _answer(request: posts_pb2.GetPostRequest) -> posts_pb2.GetPostResponse:
@@ -103,7 +104,8 @@ async def running(
     server = Server(endpoints, verifier, metrics, admission=admission, draining=asyncio.Event())
     address = f"127.0.0.1:{await server.start(listen)}"
     pool = descriptor_pool.Default()
-    channel = RemoteChannel(address, [pool.FindServiceByName(name) for name in CONTRACTS])
+    contracts = [pool.FindServiceByName(name) for name in CONTRACTS]
+    channel = RemoteChannel(address, contracts, most_waiting=MOST_WAITING)
     try:
         yield Peer(servicer, channel, metrics, server, address)
     finally:

@@ -16,11 +16,11 @@ from google.rpc import error_details_pb2, status_pb2
 from chassis import errors
 from chassis.call import Call, current
 from chassis.errors import Reason
-from chassis.remote import MOST_WAITING, PATIENCE_SECONDS
+from chassis.remote import PATIENCE_SECONDS
 from insta.posts.v1 import posts_pb2
 from insta.users.v1 import auth_pb2
 from tests.chassis.issuer import Issuer
-from tests.chassis.peers import Peer, running
+from tests.chassis.peers import MOST_WAITING, Peer, running
 from tests.people import failure
 
 REQUEST = posts_pb2.GetPostRequest(post_id=5)

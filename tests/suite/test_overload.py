@@ -19,7 +19,7 @@ async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_soon
         peak = await overload.peak(2)
 
         load = asyncio.ensure_future(overload.run(per_second=2 * peak.accepted, seconds=3))
-        reason, retry_after = await overload.refusal()
+        reason, retry_after = await overload.refusal(load)
         phase = await load
         async with asyncio.timeout(20):
             while set((await overload.run(per_second=20, seconds=1.5)).codes) != {"OK"}:

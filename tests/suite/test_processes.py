@@ -120,6 +120,13 @@ def test_a_port_that_is_taken_is_refused_in_a_sentence(command: str, tmp_path: P
         assert_refused(command, environment(tmp_path, INSTA_LISTEN=address), address, "INSTA_LISTEN=")
 
 
+def test_a_folder_with_too_long_a_name_for_sockets_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+
+    assert_refused("together", {**environment(tmp_path), "TMPDIR": str(folder)}, "TMPDIR", str(folder))
+
+
 @pytest.mark.parametrize("command", ["together", "workers"])
 def test_a_port_that_is_taken_for_the_metrics_is_refused_in_a_sentence(command: str, tmp_path: Path) -> None:
     with taken() as address:
