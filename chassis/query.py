@@ -27,10 +27,15 @@ def param(name: str) -> peewee.Value:
     return peewee.Value(_Parameter(name, None), converter=False, unpack=False)
 
 
+def each(name: str) -> peewee.Alias:
+    """The argument `name`, a list of numbers of any length, as a table `name` with the column `value`."""
+    values = peewee.Value(_Parameter(name, lambda ids: json.dumps(list(ids))), converter=False, unpack=False)
+    return peewee.fn.json_each(values).alias(name)
+
+
 def among(column: peewee.Field, name: str) -> peewee.Expression:
     """Whether `column` is in the argument `name`, a list of numbers of any length."""
-    values = peewee.Value(_Parameter(name, lambda ids: json.dumps(list(ids))), converter=False, unpack=False)
-    return column.in_(peewee.Select([peewee.fn.json_each(values)], [peewee.SQL("value")]))
+    return column.in_(peewee.Select([each(name)], [peewee.SQL("value")]))
 
 
 class _Rendered(NamedTuple):

@@ -8,6 +8,7 @@ from chassis.service import Parts, Service
 from gateway.account_servicer import AccountServicer
 from gateway.admin_servicer import AdminServicer
 from gateway.backends import Backends
+from gateway.feed_servicer import FeedServicer
 from gateway.post_servicer import PostServicer
 from gateway.profile_servicer import ProfileServicer
 
@@ -18,6 +19,7 @@ def _servicers(parts: Parts) -> Mapping[str, object]:
         "insta.gateway.v1.AccountService": AccountServicer(backends),
         "insta.gateway.v1.ProfileService": ProfileServicer(backends),
         "insta.gateway.v1.PostService": PostServicer(backends),
+        "insta.gateway.v1.FeedService": FeedServicer(backends),
         "insta.gateway.v1.AdminService": AdminServicer(backends),
     }
 
@@ -30,6 +32,7 @@ SERVICE = Service(
         "insta.gateway.v1.AccountService",
         "insta.gateway.v1.ProfileService",
         "insta.gateway.v1.PostService",
+        "insta.gateway.v1.FeedService",
         "insta.gateway.v1.AdminService",
     ),
     calls=("users", "posts", "social"),

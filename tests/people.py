@@ -17,6 +17,8 @@ from insta.gateway.v1 import (
     accounts_pb2,
     accounts_pb2_grpc,
     admin_pb2_grpc,
+    feed_pb2,
+    feed_pb2_grpc,
     posts_pb2,
     posts_pb2_grpc,
     profiles_pb2,
@@ -49,7 +51,7 @@ class Person:
     Attributes:
         id: Of their account; 0 for a stranger without one.
         token, refresh_token: Of their session.
-        accounts, profiles, posts, admin: The public API as they see it.
+        accounts, profiles, posts, feed, admin: The public API as they see it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Person:
         self.accounts = accounts_pb2_grpc.AccountServiceStub(self.channel)
         self.profiles = profiles_pb2_grpc.ProfileServiceStub(self.channel)
         self.posts = posts_pb2_grpc.PostServiceStub(self.channel)
+        self.feed = feed_pb2_grpc.FeedServiceStub(self.channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
 
     @property
@@ -87,6 +90,10 @@ class Person:
     async def like(self, post: posts_pb2.Post) -> int:
         """Like a post. How many people like it now."""
         return (await self.posts.LikePost(posts_pb2.LikePostRequest(post_id=post.id))).like_count
+
+    async def home(self, page_size: int = 100) -> list[posts_pb2.Post]:
+        """The first page of their feed."""
+        return list((await self.feed.ListHomeFeed(feed_pb2.ListHomeFeedRequest(page_size=page_size))).posts)
 
     async def follow(self, other: Person) -> int:
         """Follow somebody. How many people follow them now."""

@@ -11,7 +11,7 @@ from chassis.paging import Pager
 from chassis.replay import Replies
 from chassis.store import Database, Store
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
-from services.posts import erasure, posts
+from services.posts import erasure, feed, posts
 
 
 class PostServicer(posts_pb2_grpc.PostServiceServicer):
@@ -46,6 +46,17 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         )
         page, token = self._pager.page(request, found, lambda post: post.id)
         return posts_pb2.ListPostsByAuthorResponse(posts=map(post_message, page), next_page_token=token)
+
+    async def ListPostsByAuthors(
+        self, request: posts_pb2.ListPostsByAuthorsRequest, context: object
+    ) -> posts_pb2.ListPostsByAuthorsResponse:
+        # A token is good for other authors, too: whom somebody follows changes between two pages.
+        anybody = posts_pb2.ListPostsByAuthorsRequest(page_size=request.page_size, page_token=request.page_token)
+        found = await self._store.read(
+            feed.by_authors, request.author_ids, self._pager.start(anybody), self._pager.size(anybody) + 1
+        )
+        page, token = self._pager.page(anybody, found, lambda post: post.id)
+        return posts_pb2.ListPostsByAuthorsResponse(posts=map(post_message, page), next_page_token=token)
 
     async def BatchCountPosts(
         self, request: posts_pb2.BatchCountPostsRequest, context: object

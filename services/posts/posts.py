@@ -34,11 +34,11 @@ class AuthorCount(NamedTuple):
     post_count: int
 
 
-_columns = [getattr(Post, name) for name in PostRow._fields]
-_by_id = compiled(Post.select(*_columns).where(Post.id == param("id")), row=PostRow)
-_by_ids = compiled(Post.select(*_columns).where(among(Post.id, "ids")), row=PostRow)
+columns = [getattr(Post, name) for name in PostRow._fields]
+_by_id = compiled(Post.select(*columns).where(Post.id == param("id")), row=PostRow)
+_by_ids = compiled(Post.select(*columns).where(among(Post.id, "ids")), row=PostRow)
 _by_author = compiled(
-    Post.select(*_columns)
+    Post.select(*columns)
     .where(Post.author_id == param("author_id"), Post.id < param("below"))
     .order_by(Post.id.desc())
     .limit(param("limit")),
@@ -52,7 +52,7 @@ _insert = compiled(
         image_urls=param("image_urls"),
         create_time=param("now"),
         update_time=param("now"),
-    ).returning(*_columns),
+    ).returning(*columns),
     row=PostRow,
 )
 _update = compiled(
@@ -63,7 +63,7 @@ _update = compiled(
         update_time=param("now"),
     )
     .where(Post.id == param("id"))
-    .returning(*_columns),
+    .returning(*columns),
     row=PostRow,
 )
 _delete = compiled(Post.delete().where(Post.id == param("id")))

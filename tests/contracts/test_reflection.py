@@ -24,7 +24,10 @@ from tests.people import failure
 from tests.running import PASSWORD, RunningSuite, running
 
 VERSIONS = ("v1", "v1alpha")
-PUBLIC = {f"insta.gateway.v1.{name}" for name in ("AccountService", "AdminService", "PostService", "ProfileService")}
+PUBLIC = {
+    f"insta.gateway.v1.{name}"
+    for name in ("AccountService", "AdminService", "FeedService", "PostService", "ProfileService")
+}
 INFRASTRUCTURE = {
     "grpc.channelz.v1.Channelz",
     "grpc.health.v1.Health",

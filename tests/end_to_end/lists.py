@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf import message
 
-from insta.gateway.v1 import admin_pb2, posts_pb2, profiles_pb2
+from insta.gateway.v1 import admin_pb2, feed_pb2, posts_pb2, profiles_pb2
 from tests.people import People, Person
 
 _prefixes = itertools.count()
@@ -31,7 +31,7 @@ class Listing:
         other_reader: Somebody else who may read it.
         call: The RPC of a person that answers it.
         request: Asks for it.
-        other_request: Asks for a list of the same kind with other arguments.
+        other_request: Asks for a list of the same kind with other arguments. None: it takes none.
         add: Adds a row, which becomes the first. Returns its id.
         remove: Removes the row with an id.
     """
@@ -40,7 +40,7 @@ class Listing:
     other_reader: Person
     call: Callable[[Person], Any]
     request: message.Message
-    other_request: message.Message
+    other_request: message.Message | None
     add: Callable[[], Awaitable[int]]
     remove: Callable[[int], Awaitable[Any]]
 
@@ -89,6 +89,31 @@ async def profile_posts(people: People) -> Listing:
         other_request=profiles_pb2.ListProfilePostsRequest(user_id=ben.id),
         add=add,
         remove=lambda post_id: ana.posts.DeletePost(posts_pb2.DeletePostRequest(post_id=post_id)),
+    )
+
+
+async def home_feed(people: People) -> Listing:
+    ana, ben = await people.join(), await people.join()
+    authors = [await people.join() for _ in range(3)]
+    for author in authors:
+        await ana.follow(author)
+        await ben.follow(author)
+    written: dict[int, Person] = {}
+
+    async def add() -> int:
+        author = authors[len(written) % 2]
+        post = await author.post()
+        written[post.id] = author
+        return post.id
+
+    return Listing(
+        reader=ana,
+        other_reader=ben,
+        call=lambda person: person.feed.ListHomeFeed,
+        request=feed_pb2.ListHomeFeedRequest(),
+        other_request=None,
+        add=add,
+        remove=lambda post_id: written[post_id].posts.DeletePost(posts_pb2.DeletePostRequest(post_id=post_id)),
     )
 
 
@@ -194,6 +219,7 @@ async def users(people: People) -> Listing:
 
 ALL: dict[str, Callable[[People], Awaitable[Listing]]] = {
     "ListProfilePosts": profile_posts,
+    "ListHomeFeed": home_feed,
     "ListFollowers": followers,
     "ListFollowing": following,
     "ListPostLikes": post_likes,

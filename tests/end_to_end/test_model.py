@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2, short_profile_pb2
+from insta.gateway.v1 import accounts_pb2, admin_pb2, feed_pb2, posts_pb2, profiles_pb2, short_profile_pb2
 from tests.end_to_end import blocking
 from tests.people import Failure, Person
 from tests.running import PASSWORD, SUPERUSER, RunningSuite
@@ -259,6 +260,13 @@ class Network(RuleBasedStateMachine):
         )
         if expected is OK:
             assert [post.id for post in answer.posts] == self._posts_of(user_id)
+
+    @rule(who=anyone)
+    def read_home_feed(self, who: int) -> None:
+        caller = self._alive(who).caller
+        answer = self._expect(OK, caller.feed.ListHomeFeed, feed_pb2.ListHomeFeedRequest(page_size=100))
+        followed = [self._posts_of(user_id) for user_id in self._following(caller.id)]
+        assert [post.id for post in answer.posts] == sorted(itertools.chain(*followed), reverse=True)
 
     @precondition(lambda self: self._posts)
     @rule(who=anyone, what=anything)

@@ -93,10 +93,9 @@ async def test_a_token_is_good_for_its_own_arguments_and_caller_only(people: Peo
     await listing.fill(2)
     token = (await listing.page(1)).token
 
-    failures = [
-        await failure(listing.page(1, token, request=listing.other_request)),
-        await failure(listing.page(1, token, reader=listing.other_reader)),
-    ]
+    failures = [await failure(listing.page(1, token, reader=listing.other_reader))]
+    if listing.other_request is not None:
+        failures.append(await failure(listing.page(1, token, request=listing.other_request)))
 
     for failed in failures:
         assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")

@@ -29,7 +29,7 @@ from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ainsta/posts/v1/posts.proto\x12\x0einsta.posts.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x87\x02\n\x04Post\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12&\n\x05title\x18\x03 \x01(\tB\x17\xbaH\x14r\x0f\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12#\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x11\x43reatePostRequest\x12%\n\x05title\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12#\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"8\n\x12\x43reatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\",\n\x0eGetPostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"5\n\x0fGetPostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"<\n\x14\x42\x61tchGetPostsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"<\n\x15\x42\x61tchGetPostsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\"t\n\x18ListPostsByAuthorRequest\x12\x1c\n\tauthor_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Y\n\x19ListPostsByAuthorResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x16\x42\x61tchCountPostsRequest\x12&\n\nauthor_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"J\n\x17\x42\x61tchCountPostsResponse\x12/\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1f.insta.posts.v1.AuthorPostCount\"@\n\x0f\x41uthorPostCount\x12\x15\n\tauthor_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\npost_count\x18\x02 \x01(\x03\x42\x02\x30\x01\"\xc9\x03\n\x11UpdatePostRequest\x12*\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.PostB\x06\xbaH\x03\xc8\x01\x01\x12\xa5\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBt\xbaHq\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01 \x12\x05title\x12\x0b\x64\x65scription\x12\nimage_urls\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\xbc\x01\xbaH\xb8\x01\x1a\x43\n\x0eupdate_post.id\x12\x1fpost.id: must be greater than 0\x1a\x10this.post.id > 0\x1aq\n\x11update_post.title\x12\x1dpost.title: must not be empty\x1a=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\"8\n\x12UpdatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"R\n\x11\x44\x65letePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x14\n\x12\x44\x65letePostResponse\"/\n\x11GetErasureRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"\x8d\x01\n\x12GetErasureResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x08\x12:\n\x04left\x18\x02 \x03(\x0b\x32,.insta.posts.v1.GetErasureResponse.LeftEntry\x1a+\n\tLeftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x9b\x06\n\x0bPostService\x12Y\n\nCreatePost\x12!.insta.posts.v1.CreatePostRequest\x1a\".insta.posts.v1.CreatePostResponse\"\x04\xa8\xbb\x18\x02\x12S\n\x07GetPost\x12\x1e.insta.posts.v1.GetPostRequest\x1a\x1f.insta.posts.v1.GetPostResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x65\n\rBatchGetPosts\x12$.insta.posts.v1.BatchGetPostsRequest\x1a%.insta.posts.v1.BatchGetPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12q\n\x11ListPostsByAuthor\x12(.insta.posts.v1.ListPostsByAuthorRequest\x1a).insta.posts.v1.ListPostsByAuthorResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12k\n\x0f\x42\x61tchCountPosts\x12&.insta.posts.v1.BatchCountPostsRequest\x1a\'.insta.posts.v1.BatchCountPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\\\n\nUpdatePost\x12!.insta.posts.v1.UpdatePostRequest\x1a\".insta.posts.v1.UpdatePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12Y\n\nDeletePost\x12!.insta.posts.v1.DeletePostRequest\x1a\".insta.posts.v1.DeletePostResponse\"\x04\xa8\xbb\x18\x02\x12\\\n\nGetErasure\x12!.insta.posts.v1.GetErasureRequest\x1a\".insta.posts.v1.GetErasureResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x03\x42\x7f\n\x12\x63om.insta.posts.v1P\x01Z,example.com/insta/gen/insta/posts/v1;postsv1\xa2\x02\x03IPO\xaa\x02\x0eInsta.Posts.V1\xca\x02\x0eInsta\\Posts\\V1\xea\x02\x10Insta::Posts::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ainsta/posts/v1/posts.proto\x12\x0einsta.posts.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x87\x02\n\x04Post\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12&\n\x05title\x18\x03 \x01(\tB\x17\xbaH\x14r\x0f\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12#\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x11\x43reatePostRequest\x12%\n\x05title\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12#\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"8\n\x12\x43reatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\",\n\x0eGetPostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"5\n\x0fGetPostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"<\n\x14\x42\x61tchGetPostsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"<\n\x15\x42\x61tchGetPostsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\"t\n\x18ListPostsByAuthorRequest\x12\x1c\n\tauthor_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Y\n\x19ListPostsByAuthorResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x19ListPostsByAuthorsRequest\x12\x1f\n\nauthor_ids\x18\x01 \x03(\x03\x42\x0b\x30\x01\xbaH\x06\x92\x01\x03\x10\x90N\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Z\n\x1aListPostsByAuthorsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x16\x42\x61tchCountPostsRequest\x12&\n\nauthor_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"J\n\x17\x42\x61tchCountPostsResponse\x12/\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1f.insta.posts.v1.AuthorPostCount\"@\n\x0f\x41uthorPostCount\x12\x15\n\tauthor_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\npost_count\x18\x02 \x01(\x03\x42\x02\x30\x01\"\xc9\x03\n\x11UpdatePostRequest\x12*\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.PostB\x06\xbaH\x03\xc8\x01\x01\x12\xa5\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBt\xbaHq\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01 \x12\x05title\x12\x0b\x64\x65scription\x12\nimage_urls\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\xbc\x01\xbaH\xb8\x01\x1a\x43\n\x0eupdate_post.id\x12\x1fpost.id: must be greater than 0\x1a\x10this.post.id > 0\x1aq\n\x11update_post.title\x12\x1dpost.title: must not be empty\x1a=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\"8\n\x12UpdatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"R\n\x11\x44\x65letePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x14\n\x12\x44\x65letePostResponse\"/\n\x11GetErasureRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"\x8d\x01\n\x12GetErasureResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x08\x12:\n\x04left\x18\x02 \x03(\x0b\x32,.insta.posts.v1.GetErasureResponse.LeftEntry\x1a+\n\tLeftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x91\x07\n\x0bPostService\x12Y\n\nCreatePost\x12!.insta.posts.v1.CreatePostRequest\x1a\".insta.posts.v1.CreatePostResponse\"\x04\xa8\xbb\x18\x02\x12S\n\x07GetPost\x12\x1e.insta.posts.v1.GetPostRequest\x1a\x1f.insta.posts.v1.GetPostResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x65\n\rBatchGetPosts\x12$.insta.posts.v1.BatchGetPostsRequest\x1a%.insta.posts.v1.BatchGetPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12q\n\x11ListPostsByAuthor\x12(.insta.posts.v1.ListPostsByAuthorRequest\x1a).insta.posts.v1.ListPostsByAuthorResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12t\n\x12ListPostsByAuthors\x12).insta.posts.v1.ListPostsByAuthorsRequest\x1a*.insta.posts.v1.ListPostsByAuthorsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12k\n\x0f\x42\x61tchCountPosts\x12&.insta.posts.v1.BatchCountPostsRequest\x1a\'.insta.posts.v1.BatchCountPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\\\n\nUpdatePost\x12!.insta.posts.v1.UpdatePostRequest\x1a\".insta.posts.v1.UpdatePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12Y\n\nDeletePost\x12!.insta.posts.v1.DeletePostRequest\x1a\".insta.posts.v1.DeletePostResponse\"\x04\xa8\xbb\x18\x02\x12\\\n\nGetErasure\x12!.insta.posts.v1.GetErasureRequest\x1a\".insta.posts.v1.GetErasureResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x03\x42\x7f\n\x12\x63om.insta.posts.v1P\x01Z,example.com/insta/gen/insta/posts/v1;postsv1\xa2\x02\x03IPO\xaa\x02\x0eInsta.Posts.V1\xca\x02\x0eInsta\\Posts\\V1\xea\x02\x10Insta::Posts::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,6 +65,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOSTSBYAUTHORREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_LISTPOSTSBYAUTHORREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPOSTSBYAUTHORREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_LISTPOSTSBYAUTHORSREQUEST'].fields_by_name['author_ids']._loaded_options = None
+  _globals['_LISTPOSTSBYAUTHORSREQUEST'].fields_by_name['author_ids']._serialized_options = b'0\001\272H\006\222\001\003\020\220N'
+  _globals['_LISTPOSTSBYAUTHORSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPOSTSBYAUTHORSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_LISTPOSTSBYAUTHORSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPOSTSBYAUTHORSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_BATCHCOUNTPOSTSREQUEST'].fields_by_name['author_ids']._loaded_options = None
   _globals['_BATCHCOUNTPOSTSREQUEST'].fields_by_name['author_ids']._serialized_options = b'0\001\272H\r\222\001\n\010\001\020d\"\004\"\002 \000'
   _globals['_AUTHORPOSTCOUNT'].fields_by_name['author_id']._loaded_options = None
@@ -95,6 +101,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSTSERVICE'].methods_by_name['BatchGetPosts']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_POSTSERVICE'].methods_by_name['ListPostsByAuthor']._loaded_options = None
   _globals['_POSTSERVICE'].methods_by_name['ListPostsByAuthor']._serialized_options = b'\220\002\001\250\273\030\002'
+  _globals['_POSTSERVICE'].methods_by_name['ListPostsByAuthors']._loaded_options = None
+  _globals['_POSTSERVICE'].methods_by_name['ListPostsByAuthors']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_POSTSERVICE'].methods_by_name['BatchCountPosts']._loaded_options = None
   _globals['_POSTSERVICE'].methods_by_name['BatchCountPosts']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_POSTSERVICE'].methods_by_name['UpdatePost']._loaded_options = None
@@ -121,26 +129,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOSTSBYAUTHORREQUEST']._serialized_end=1041
   _globals['_LISTPOSTSBYAUTHORRESPONSE']._serialized_start=1043
   _globals['_LISTPOSTSBYAUTHORRESPONSE']._serialized_end=1132
-  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_start=1134
-  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_end=1198
-  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_start=1200
-  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_end=1274
-  _globals['_AUTHORPOSTCOUNT']._serialized_start=1276
-  _globals['_AUTHORPOSTCOUNT']._serialized_end=1340
-  _globals['_UPDATEPOSTREQUEST']._serialized_start=1343
-  _globals['_UPDATEPOSTREQUEST']._serialized_end=1800
-  _globals['_UPDATEPOSTRESPONSE']._serialized_start=1802
-  _globals['_UPDATEPOSTRESPONSE']._serialized_end=1858
-  _globals['_DELETEPOSTREQUEST']._serialized_start=1860
-  _globals['_DELETEPOSTREQUEST']._serialized_end=1942
-  _globals['_DELETEPOSTRESPONSE']._serialized_start=1944
-  _globals['_DELETEPOSTRESPONSE']._serialized_end=1964
-  _globals['_GETERASUREREQUEST']._serialized_start=1966
-  _globals['_GETERASUREREQUEST']._serialized_end=2013
-  _globals['_GETERASURERESPONSE']._serialized_start=2016
-  _globals['_GETERASURERESPONSE']._serialized_end=2157
-  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_start=2114
-  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_end=2157
-  _globals['_POSTSERVICE']._serialized_start=2160
-  _globals['_POSTSERVICE']._serialized_end=2955
+  _globals['_LISTPOSTSBYAUTHORSREQUEST']._serialized_start=1134
+  _globals['_LISTPOSTSBYAUTHORSREQUEST']._serialized_end=1254
+  _globals['_LISTPOSTSBYAUTHORSRESPONSE']._serialized_start=1256
+  _globals['_LISTPOSTSBYAUTHORSRESPONSE']._serialized_end=1346
+  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_start=1348
+  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_end=1412
+  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_start=1414
+  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_end=1488
+  _globals['_AUTHORPOSTCOUNT']._serialized_start=1490
+  _globals['_AUTHORPOSTCOUNT']._serialized_end=1554
+  _globals['_UPDATEPOSTREQUEST']._serialized_start=1557
+  _globals['_UPDATEPOSTREQUEST']._serialized_end=2014
+  _globals['_UPDATEPOSTRESPONSE']._serialized_start=2016
+  _globals['_UPDATEPOSTRESPONSE']._serialized_end=2072
+  _globals['_DELETEPOSTREQUEST']._serialized_start=2074
+  _globals['_DELETEPOSTREQUEST']._serialized_end=2156
+  _globals['_DELETEPOSTRESPONSE']._serialized_start=2158
+  _globals['_DELETEPOSTRESPONSE']._serialized_end=2178
+  _globals['_GETERASUREREQUEST']._serialized_start=2180
+  _globals['_GETERASUREREQUEST']._serialized_end=2227
+  _globals['_GETERASURERESPONSE']._serialized_start=2230
+  _globals['_GETERASURERESPONSE']._serialized_end=2371
+  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_start=2328
+  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_end=2371
+  _globals['_POSTSERVICE']._serialized_start=2374
+  _globals['_POSTSERVICE']._serialized_end=3287
 # @@protoc_insertion_point(module_scope)

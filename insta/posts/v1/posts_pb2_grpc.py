@@ -55,6 +55,11 @@ class PostServiceStub:
                 request_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorRequest.SerializeToString,
                 response_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorResponse.FromString,
                 _registered_method=True)
+        self.ListPostsByAuthors = channel.unary_unary(
+                '/insta.posts.v1.PostService/ListPostsByAuthors',
+                request_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorsRequest.SerializeToString,
+                response_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorsResponse.FromString,
+                _registered_method=True)
         self.BatchCountPosts = channel.unary_unary(
                 '/insta.posts.v1.PostService/BatchCountPosts',
                 request_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.BatchCountPostsRequest.SerializeToString,
@@ -105,6 +110,15 @@ class PostServiceServicer:
     def ListPostsByAuthor(self, request, context):
         """Lists the posts of one author, newest first. Empty for an author without posts, and for nobody.
         INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPostsByAuthors(self, request, context):
+        """Lists the posts of many authors as one list, newest first. The authors may differ from page to page: each page holds
+        what comes after the page before, of those that it names. Authors without posts, and nobodies, add nothing.
+        INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list or another caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +176,11 @@ def add_PostServiceServicer_to_server(servicer, server):
                     servicer.ListPostsByAuthor,
                     request_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorRequest.FromString,
                     response_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorResponse.SerializeToString,
+            ),
+            'ListPostsByAuthors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPostsByAuthors,
+                    request_deserializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorsRequest.FromString,
+                    response_serializer=insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorsResponse.SerializeToString,
             ),
             'BatchCountPosts': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchCountPosts,
@@ -293,6 +312,33 @@ class PostService:
             '/insta.posts.v1.PostService/ListPostsByAuthor',
             insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorRequest.SerializeToString,
             insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPostsByAuthors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.posts.v1.PostService/ListPostsByAuthors',
+            insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorsRequest.SerializeToString,
+            insta_dot_posts_dot_v1_dot_posts__pb2.ListPostsByAuthorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,11 @@ class PostServiceStub:
     """Lists the posts of one author, newest first. Empty for an author without posts, and for nobody.
     INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list.
     """
+    ListPostsByAuthors: _aio.UnaryUnaryMultiCallable[_posts_pb2.ListPostsByAuthorsRequest, _posts_pb2.ListPostsByAuthorsResponse]
+    """Lists the posts of many authors as one list, newest first. The authors may differ from page to page: each page holds
+    what comes after the page before, of those that it names. Authors without posts, and nobodies, add nothing.
+    INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list or another caller.
+    """
     BatchCountPosts: _aio.UnaryUnaryMultiCallable[_posts_pb2.BatchCountPostsRequest, _posts_pb2.BatchCountPostsResponse]
     """Counts the posts of many authors."""
     UpdatePost: _aio.UnaryUnaryMultiCallable[_posts_pb2.UpdatePostRequest, _posts_pb2.UpdatePostResponse]
@@ -74,6 +79,17 @@ class PostServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_posts_pb2.ListPostsByAuthorResponse]:
         """Lists the posts of one author, newest first. Empty for an author without posts, and for nobody.
         INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPostsByAuthors(
+        self,
+        request: _posts_pb2.ListPostsByAuthorsRequest,
+        context: _aio.ServicerContext[_posts_pb2.ListPostsByAuthorsRequest, _abc.Awaitable[_posts_pb2.ListPostsByAuthorsResponse]],
+    ) -> _abc.Awaitable[_posts_pb2.ListPostsByAuthorsResponse]:
+        """Lists the posts of many authors as one list, newest first. The authors may differ from page to page: each page holds
+        what comes after the page before, of those that it names. Authors without posts, and nobodies, add nothing.
+        INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list or another caller.
         """
 
     @_abc_1.abstractmethod
