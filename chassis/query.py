@@ -27,7 +27,7 @@ def param(name: str) -> peewee.Value:
     return peewee.Value(_Parameter(name, None), converter=False, unpack=False)
 
 
-def each(name: str) -> peewee.Alias:
+def each(name: str) -> peewee.Node:
     """The argument `name`, a list of numbers of any length, as a table `name` with the column `value`."""
     values = peewee.Value(_Parameter(name, lambda ids: json.dumps(list(ids))), converter=False, unpack=False)
     return peewee.fn.json_each(values).alias(name)
