@@ -55,14 +55,14 @@ async def test_calls_are_refused_while_those_before_them_wait_too_long_and_let_i
 
         # 200 of them are the work of a second.
         outcomes: Counter[str] = Counter(await asyncio.gather(*(outcome() for _ in range(400))))
-        async with asyncio.timeout(20):
-            while await outcome() != "OK":
-                pass
-        afterwards = [await outcome() for _ in range(20)]
+        # Where others use the processor, one may have to wait for too long now and then.
+        in_a_row = 0
+        async with asyncio.timeout(30):
+            while in_a_row < 20:
+                in_a_row = in_a_row + 1 if await outcome() == "OK" else 0
 
     assert set(outcomes) == {"OK", "OVERLOADED"}
     assert outcomes["OVERLOADED"] > 100
-    assert afterwards == ["OK"] * 20
 
 
 async def test_a_refusal_tells_all_and_waits_for_no_message_and_health_is_answered(issuer: Issuer, token: Any) -> None:
