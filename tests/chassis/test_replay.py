@@ -95,6 +95,16 @@ def kept(db: Database) -> list[str]:
     return [row[0] for row in db.execute_sql("SELECT request_id FROM reply ORDER BY id").fetchall()]
 
 
+async def test_of_two_equal_requests_at_once_one_makes_the_change_and_both_get_its_answer(
+    replies: Replies, store: Store
+) -> None:
+    # Neither has an answer when the other begins.
+    answers = await asyncio.gather(answer(replies, "one", "a"), answer(replies, "one", "b"))
+
+    assert answers[0] == answers[1]
+    assert await store.read(items.names) == ["first", "a"]
+
+
 async def test_an_id_is_good_for_24_hours_and_new_again_after_them(replies: Replies, later: Clock) -> None:
     first = await answer(replies, "one", "a")
     later.ahead = 24 * HOUR - 60_000_000

@@ -50,7 +50,6 @@ _DURABLE = "tests/chassis/test_power_loss.py::test_no_write_that_was_answered_is
 _STORE = "tests/chassis/test_store.py::"
 _CONSUMER = "tests/chassis/test_consumer.py::"
 _REPLAY = "tests/chassis/test_replay.py::"
-_RETRIES = "tests/end_to_end/test_replay.py::"
 _DELETION = "tests/end_to_end/test_deletion.py::"
 _LOGGED = "tests/end_to_end/test_events.py::test_each_change_is_told_once_in_the_log_of_its_service[together]"
 
@@ -220,7 +219,9 @@ MUTANTS = [
                 "    if tombstones",
             )
         ],
-        [_RETRIES + "test_fifty_at_once_have_one_effect_and_fifty_equal_answers[together-creating_a_post]"],
+        [
+            "tests/chassis/test_replay.py::test_of_two_equal_requests_at_once_one_makes_the_change_and_both_get_its_answer"
+        ],
     ),
     Mutant(
         "like-counted-twice",
