@@ -12,6 +12,7 @@ import pytest
 from tests.people import People
 from tests.running import running
 from tests.suite.killing import Writers, children, kill
+from tests.suite.test_audit import audited, differences
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
@@ -39,6 +40,7 @@ async def test_nothing_is_lost_or_done_twice_though_each_process_is_killed_again
             await asyncio.sleep(max(began + WELL_AFTER_SECONDS / processes - time.monotonic(), 0))
         await writers.stop()
         writers.check()
+        assert differences(await asyncio.to_thread(audited, suite.environment)) == {}
         await people.channel.close()
 
     print(  # noqa: T201

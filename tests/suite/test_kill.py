@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.people import People
 from tests.running import running
 from tests.suite.killing import Writers, children, kill, process_of
+from tests.suite.test_audit import audited, differences
 
 
 # The others in tests/soak, which kills each of them many times.
@@ -23,6 +25,7 @@ async def test_a_part_that_is_killed_loses_nothing_that_was_answered(name: str, 
         await writers.go_on(100)
         await writers.stop()
         writers.check()
+        assert differences(await asyncio.to_thread(audited, suite.environment)) == {}
         await people.channel.close()
 
 
