@@ -23,8 +23,8 @@ async def test_a_call_that_is_over_before_its_change_begins_changes_nothing(
         late = await failure(ana.posts.LikePost(like, timeout=0.5))
         cancelled.cancel()
         kept = ana.profiles.FollowUser(profiles_pb2.FollowUserRequest(user_id=ben.id))
-        # A deadline travels as what is left of it, so each hop's ends a little after the caller's. When another
-        # call's is over, the first's is over everywhere; the other's own end is not waited for, and nothing rests on it.
+        # A deadline travels as what is left of it, so each hop's ends a little after the caller's. When another call's
+        # is over, the first's is over everywhere; the other's own end is not waited for, and nothing rests on it.
         await failure(ana.posts.LikePost(posts_pb2.LikePostRequest(post_id=other.id), timeout=0.5))
     turnstile.close()
     await kept
