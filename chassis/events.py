@@ -203,5 +203,7 @@ async def wait_for(
             return batch
         await asyncio.sleep(_POLL_SECONDS)
         # One query, not the five of `read`: it is most of what a suite does while nobody calls it.
-        while await store.read(_newest) == newest and not draining.is_set() and loop.time() < end:
+        while (  # noqa: ASYNC110 (nobody tells when another process appends)
+            await store.read(_newest) == newest and not draining.is_set() and loop.time() < end
+        ):
             await asyncio.sleep(_POLL_SECONDS)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import importlib
 import os
+import pkgutil
 import sys
-from typing import Any
 
 import click
 
@@ -18,34 +17,39 @@ from chassis.settings import SettingError
 from suite import callers
 
 # Where each command is. Its module is imported when somebody asks for it: a start need not wait for the others.
-_MODULES = {
-    "up": "suite.run",
-    "serve": "suite.run",
-    "apart": "suite.run",
-    "superuser": "suite.operator",
-    "token": "suite.operator",
-    "signing-keys": "suite.operator",
-    "tls": "suite.tls",
-    "demo": "suite.demo",
-    "call": "suite.call",
-    "check": "suite.check",
-    "client-config": "suite.client_config",
-    "audit": "suite.audit",
-    "backup": "suite.backup",
-    "restore": "suite.restore",
+_COMMANDS = {
+    "up": "suite.run:up",
+    "serve": "suite.run:serve",
+    "apart": "suite.run:apart",
+    "superuser": "suite.operator:superuser",
+    "token": "suite.operator:token",
+    "keys": "suite.operator:signing_keys",
+    "tls": "suite.tls:tls",
+    "demo": "suite.demo:demo",
+    "call": "suite.call:call",
+    "check": "suite.check:check",
+    "client-config": "suite.client_config:client_config",
+    "audit": "suite.audit:audit",
+    "backup": "suite.backup:backup",
+    "restore": "suite.restore:restore",
 }
 
 
 class _Commands(click.Group):
-    """The commands in `_MODULES`. The help also lists the settings."""
+    """The commands in `_COMMANDS`. The help also lists the settings."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_MODULES)
+        return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(_imported(_MODULES[cmd_name]), cmd_name.replace("-", "_"))
+        # Modules come to stay: looking for garbage among them would only take time.
+        gc.disable()
+        try:
+            command: click.Command = pkgutil.resolve_name(_COMMANDS[cmd_name])
+        finally:
+            gc.enable()
         return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -56,16 +60,6 @@ class _Commands(click.Group):
                     for variable, default, meaning in chassis_settings.described()
                 ]
             )
-
-
-def _imported(module: str) -> Any:
-    # Modules come to stay: looking for garbage among them would only take time.
-    gc.disable()
-    try:
-        return importlib.import_module(module)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -80,6 +80,8 @@ async def _serve(
     *,
     supervised: bool,
 ) -> None:
+    # Modules stay: neither what follows nor the calls are to look through them for garbage.
+    gc.freeze()
     listen = listen_address(settings, served)
     peer = None if len(services) == len(SERVICES) else tls.peer(settings, served)
     certificate = tls.public(settings) if served is GATEWAY else peer
