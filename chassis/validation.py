@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import protovalidate
 from google.protobuf import message
 
 from chassis import errors
 
+if TYPE_CHECKING:
+    import protovalidate
+
 _MASK_PATHS = "google.protobuf.FieldMask.paths"
 
-_validator = protovalidate.Validator()
 # Requests with more items in their lists than this are told their first violation only.
 _ITEMS_LIMIT = 1000
 # Up to this size also a request of nothing but items is checked in no time.
@@ -26,17 +29,25 @@ def check(request: message.Message) -> None:
     """
     if request.ByteSize() > _SMALL_BYTES:
         _refuse_long_lists(request)
-    violations = _validator.collect_violations(request, fail_fast=True)
+    violations = _validator().collect_violations(request, fail_fast=True)
     if violations:
         # Each item of a list is looked at, also in one that is far too long: millions of them would hold everybody up.
         if _items(request) <= _ITEMS_LIMIT:
-            violations = _validator.collect_violations(request)
+            violations = _validator().collect_violations(request)
         raise _error([described for violation in violations for described in _described(violation)])
 
 
 def warm_up(request_class: type[message.Message]) -> None:
     """Compile the rules of a message now: milliseconds that its first call would have to wait for."""
-    _validator.collect_violations(request_class())
+    _validator().collect_violations(request_class())
+
+
+@functools.cache
+def _validator() -> protovalidate.Validator:
+    # Not with this module: it takes longer to import than all else, and most commands check nothing.
+    import protovalidate
+
+    return protovalidate.Validator()
 
 
 def _refuse_long_lists(request: message.Message) -> None:

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
+import pkgutil
 import sys
-from collections.abc import Mapping
 
 import click
 
+from chassis import logs
 from chassis import settings as chassis_settings
-from chassis.settings import SettingError, Settings
-from suite import audit, backup, call, callers, check, client_config, demo, operator, restore, serving, supervisor, tls
-from suite.composition import GATEWAY, SERVICES
-from suite.serving import Addresses
+from chassis.call import log_context
+from chassis.settings import SettingError
+from suite import callers
+
+# Where each command is. Its module is imported when somebody asks for it: a start need not wait for the others.
+_COMMANDS = {
+    "up": "suite.run:up",
+    "serve": "suite.run:serve",
+    "apart": "suite.run:apart",
+    "superuser": "suite.operator:superuser",
+    "token": "suite.operator:token",
+    "keys": "suite.operator:signing_keys",
+    "tls": "suite.tls:tls",
+    "demo": "suite.demo:demo",
+    "call": "suite.call:call",
+    "check": "suite.check:check",
+    "client-config": "suite.client_config:client_config",
+    "audit": "suite.audit:audit",
+    "backup": "suite.backup:backup",
+    "restore": "suite.restore:restore",
+}
 
 
-class _WithSettings(click.Group):
-    """A group of commands whose help also lists the settings."""
+class _Commands(click.Group):
+    """The commands in `_COMMANDS`. The help also lists the settings."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        # Modules come to stay: looking for garbage among them would only take time.
+        gc.disable()
+        try:
+            command: click.Command = pkgutil.resolve_name(_COMMANDS[cmd_name])
+        finally:
+            gc.enable()
+        return command
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Settings, from the environment"):
@@ -29,7 +62,7 @@ class _WithSettings(click.Group):
             )
 
 
-@click.group(cls=_WithSettings, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(context: click.Context) -> None:
     """Runs the suite, or one of its services, and operates it."""
@@ -40,111 +73,5 @@ def main(context: click.Context) -> None:
         raise click.ClickException(str(wrong)) from None
     if "INSTA_LOG_PRETTY" not in os.environ:
         settings = dataclasses.replace(settings, log_pretty=sys.stderr.isatty())
-    serving.configure_logs(settings)
+    logs.configure(settings.log_level, settings.log_pretty, log_context)
     context.obj = settings
-
-
-_insecure_plaintext = click.option(
-    "--insecure-plaintext",
-    is_flag=True,
-    help="Run without TLS beyond this machine, or as one part of several. For private networks only.",
-)
-_supervised = click.option("--supervised", is_flag=True, hidden=True)
-
-
-@main.command(short_help="Run the whole suite.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes on one port.")
-@_insecure_plaintext
-@_supervised
-@click.pass_obj
-def up(settings: Settings, workers: int, insecure_plaintext: bool, supervised: bool) -> None:
-    """Run the whole suite: gRPC on 127.0.0.1:50051, /metrics on 127.0.0.1:9090."""
-    settings = _exposed(settings, insecure_plaintext)
-
-    def announce(addresses: Addresses) -> None:
-        _announce_parts({"gateway": addresses})
-        click.echo(_invitation(settings, addresses.grpc))
-
-    if supervised:
-        serving.run_supervised(settings, serving.together(), GATEWAY)
-    elif workers == 1:
-        serving.run(settings, serving.together(), GATEWAY, announce)
-    else:
-        supervisor.run_workers(settings, workers, announce)
-
-
-@main.command()
-@click.argument("name", metavar="users|posts|social|gateway", type=click.Choice(list(SERVICES)))
-@_insecure_plaintext
-@_supervised
-@click.pass_obj
-def serve(settings: Settings, name: str, insecure_plaintext: bool, supervised: bool) -> None:
-    """Run one service in this process."""
-    settings = _exposed(settings, insecure_plaintext)
-    service = SERVICES[name]
-    if supervised:
-        serving.run_supervised(settings, [service], service)
-    else:
-        serving.run(settings, [service], service, lambda addresses: _announce_parts({name: addresses}))
-
-
-@main.command(short_help="Run the four services as four processes.")
-@click.pass_obj
-def apart(settings: Settings) -> None:
-    """Run the four services as four processes, which know each other by certificates that are made for them.
-
-    They are in the folder tls in INSTA_DATA, and renewed at a start within 30 days of their end. With
-    INSTA_PEER_TLS=DIR they are those in DIR, as `insta tls init` lays them out.
-    """
-
-    def announce(parts: Mapping[str, Addresses]) -> None:
-        _announce_parts(parts)
-        click.echo(_invitation(settings, parts["gateway"].grpc))
-
-    supervisor.run_apart(settings, announce)
-
-
-main.add_command(operator.superuser)
-main.add_command(operator.token)
-main.add_command(operator.signing_keys)
-main.add_command(tls.tls)
-main.add_command(demo.demo)
-main.add_command(call.call)
-main.add_command(check.check)
-main.add_command(client_config.client_config)
-main.add_command(audit.audit)
-main.add_command(backup.backup)
-main.add_command(restore.restore)
-
-
-def _exposed(settings: Settings, insecure_plaintext: bool) -> Settings:
-    if not insecure_plaintext:
-        return settings
-    # Processes that this one starts are to know it, too.
-    os.environ["INSTA_INSECURE_PLAINTEXT"] = "true"
-    return dataclasses.replace(settings, insecure_plaintext=True)
-
-
-def _announce_parts(parts: Mapping[str, Addresses]) -> None:
-    for name, addresses in parts.items():
-        click.echo(f"{name:8} gRPC on {addresses.grpc}, metrics on http://{addresses.metrics}/metrics")
-
-
-def _invitation(settings: Settings, address: str) -> str:
-    return (
-        "\nTry:\n"
-        f"  grpcurl {_grpcurl_options(settings, address)}"
-        ' -d \'{"username": "ana", "email": "ana@example.com", "password": "correct horse",'
-        f' "first_name": "Ana"}}\' {address} insta.gateway.v1.AccountService/Register\n\n'
-        "Stop with Ctrl-C."
-    )
-
-
-def _grpcurl_options(settings: Settings, address: str) -> str:
-    certificate = tls.public(settings)
-    if certificate is None:
-        return "-plaintext"
-    host = address.rpartition(":")[0]
-    name = "" if host in certificate.names or not certificate.names else f" -authority {certificate.names[0]}"
-    # It serves as its own authority, whoever issued it.
-    return f"-cacert {settings.tls_certificate}{name}"

@@ -18,7 +18,6 @@ import prometheus_client
 import uvloop
 
 from chassis import logs
-from chassis.call import log_context
 from chassis.server import NoSocketFolder, hold_port, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
@@ -81,6 +80,8 @@ async def _serve(
     *,
     supervised: bool,
 ) -> None:
+    # Modules stay: neither what follows nor the calls are to look through them for garbage.
+    gc.freeze()
     listen = listen_address(settings, served)
     peer = None if len(services) == len(SERVICES) else tls.peer(settings, served)
     certificate = tls.public(settings) if served is GATEWAY else peer
@@ -122,11 +123,6 @@ async def _serve(
     finally:
         await assembly.close()
     log.info("stopped")
-
-
-def configure_logs(settings: Settings) -> None:
-    """Send the lines of this process to standard error, as the settings say."""
-    logs.configure(settings.log_level, settings.log_pretty, log_context)
 
 
 def listen_address(settings: Settings, served: Service) -> str:

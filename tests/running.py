@@ -15,12 +15,15 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from chassis.errors import AlreadyExists
 from chassis.settings import from_environment
 from services.users import accounts
 from services.users.passwords import Passwords
 from suite.composition import SERVICES
 from suite.databases import open_store
+from suite.main import main
 
 MODES = {
     "together": ("up",),
@@ -107,6 +110,24 @@ def insta(
         timeout=60,
         check=False,
     )
+
+
+def insta_here(*arguments: str, environment: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """As `insta`, without a process, whose start takes longer than most commands: to see what one says and does.
+
+    Raises:
+        Exception: what the command did not tell in a sentence.
+    """
+    # Nothing of the developer's own, nor what another command may have set.
+    unset = {name: None for name in os.environ if name.startswith("INSTA_")}
+    # Tests run in an event loop, and some commands in one of their own.
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(CliRunner().invoke, main, arguments, input=stdin, env={**unset, **environment}).result(
+            60
+        )
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import functools
 import hashlib
 import hmac
 import os
@@ -16,7 +17,6 @@ import threading
 import unicodedata
 
 import bcrypt
-from zxcvbn import frequency_lists
 
 from chassis import errors
 from chassis.errors import Reason
@@ -27,7 +27,6 @@ _SALT_SIZE = 29
 _QUEUE_PER_THREAD = 8
 # Hashing must not take the processor from the calls that wait for nothing else.
 _NICENESS = 10
-_MOST_COMMON = frozenset(frequency_lists.FREQUENCY_LISTS["passwords"])
 
 
 class Passwords:
@@ -39,6 +38,7 @@ class Passwords:
 
     def __init__(self, cost: int) -> None:
         self._cost = cost
+        self._most_common = _most_common()
         self._nobody = _hash("nobody has this password", bcrypt.gensalt(cost))
         threads = os.cpu_count() or 1
         self._limit = threads * (1 + _QUEUE_PER_THREAD)
@@ -56,7 +56,7 @@ class Passwords:
             InvalidArgument: it is one of the most common passwords.
             ResourceExhausted: too many passwords are being hashed.
         """
-        if password.lower() in _MOST_COMMON:
+        if password.lower() in self._most_common:
             description = "is one of the most common passwords, which attackers try first; choose another"
             raise errors.invalid_field(field, description, Reason.REASON_COMMON_PASSWORD)
         return await self._run(password, bcrypt.gensalt(self._cost))
@@ -97,6 +97,14 @@ class Passwords:
 
     def _done(self, hashing: asyncio.Future[bytes]) -> None:
         self._under_way -= 1
+
+
+@functools.cache
+def _most_common() -> frozenset[str]:
+    # Not with this module: who never makes a password need not read the list.
+    from zxcvbn import frequency_lists
+
+    return frozenset(frequency_lists.FREQUENCY_LISTS["passwords"])
 
 
 def _step_back() -> None:

@@ -18,7 +18,7 @@ from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from tests.certificates import Authority, channel_to, credentials_of
 from tests.contracts.descriptors import Contracts, access
 from tests.people import Failure, failure
-from tests.running import RunningSuite, insta, running
+from tests.running import RunningSuite, insta_here, running
 
 METHODS = {name: method for name, method in Contracts().methods().items() if not name.startswith("insta.gateway.")}
 ALLOWED = {
@@ -56,7 +56,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     data = tmp_path_factory.mktemp("callers") / "var"
     with running("apart", data, superuser=False, INSTA_ALLOWED_CALLERS=setting) as started:
         for name in ("reports", "letters"):
-            assert insta("tls", "issue", name, environment=started.environment).returncode == 0
+            assert insta_here("tls", "issue", name, environment=started.environment).returncode == 0
         yield started
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from suite.main import main
 from tests.people import People, Person
-from tests.running import PASSWORD, RunningSuite, environment, insta
+from tests.running import PASSWORD, RunningSuite, environment, insta_here
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -29,7 +29,7 @@ async def eve(people: People) -> Person:
 
 
 def call(suite: RunningSuite, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    return insta(
+    return insta_here(
         "call", "--address", suite.address, *arguments, environment={**suite.environment, **variables}, stdin=stdin
     )
 
@@ -225,7 +225,7 @@ def test_an_address_without_a_server_is_told_in_a_sentence(tmp_path: Path) -> No
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
 
-        failed = insta("call", "PostService.GetPost", "--address", address, environment=environment(tmp_path))
+        failed = insta_here("call", "PostService.GetPost", "--address", address, environment=environment(tmp_path))
 
     assert failed.returncode == 1
     assert f"{address} cannot be reached" in failed.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.running import RunningSuite, environment, insta
+from tests.running import RunningSuite, environment, insta_here
 
 
 def free_port() -> int:
@@ -51,7 +51,7 @@ def health_server(status: health_pb2.HealthCheckResponse.ServingStatus.ValueType
 
 
 def test_a_running_suite_is_serving_in_all_its_services(together: RunningSuite) -> None:
-    checked = insta("check", together.address, environment=together.environment)
+    checked = insta_here("check", together.address, environment=together.environment)
 
     rows = [line.split() for line in checked.stdout.splitlines() if together.address in line]
     assert checked.returncode == 0, checked.stderr
@@ -67,7 +67,7 @@ def test_a_running_suite_is_serving_in_all_its_services(together: RunningSuite) 
 
 
 def test_the_address_in_the_settings_is_asked_by_default(together: RunningSuite) -> None:
-    checked = insta("check", environment={**together.environment, "INSTA_LISTEN": together.address})
+    checked = insta_here("check", environment={**together.environment, "INSTA_LISTEN": together.address})
 
     assert checked.returncode == 0
     assert together.address in checked.stdout
@@ -76,7 +76,7 @@ def test_the_address_in_the_settings_is_asked_by_default(together: RunningSuite)
 def test_an_address_without_a_server_is_told_in_a_sentence(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
 
-    checked = insta("check", address, environment=environment(tmp_path))
+    checked = insta_here("check", address, environment=environment(tmp_path))
 
     assert checked.returncode == 1
     assert "NO ANSWER" in checked.stdout
@@ -87,7 +87,7 @@ def test_an_address_without_a_server_is_told_in_a_sentence(tmp_path: Path) -> No
 def test_one_dead_address_among_others_fails_the_check(together: RunningSuite) -> None:
     dead = f"127.0.0.1:{free_port()}"
 
-    checked = insta("check", together.address, dead, environment=together.environment)
+    checked = insta_here("check", together.address, dead, environment=together.environment)
 
     assert checked.returncode == 1
     assert "SERVING" in checked.stdout
@@ -99,7 +99,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(tmp_path: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
 
-        checked = insta("check", address, "--timeout", "0.5", environment=environment(tmp_path))
+        checked = insta_here("check", address, "--timeout", "0.5", environment=environment(tmp_path))
 
     assert checked.returncode == 1
     assert address in checked.stderr
@@ -108,7 +108,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(tmp_path: Path) -> N
 
 def test_a_server_that_only_checks_as_a_whole_is_understood(tmp_path: Path) -> None:
     with health_server(health_pb2.HealthCheckResponse.SERVING) as address:
-        checked = insta("check", address, environment=environment(tmp_path))
+        checked = insta_here("check", address, environment=environment(tmp_path))
 
     assert checked.returncode == 0, checked.stderr
     assert "the server as a whole" in checked.stdout
@@ -116,7 +116,7 @@ def test_a_server_that_only_checks_as_a_whole_is_understood(tmp_path: Path) -> N
 
 def test_a_server_that_is_not_serving_fails_the_check(tmp_path: Path) -> None:
     with health_server(health_pb2.HealthCheckResponse.NOT_SERVING) as address:
-        checked = insta("check", address, environment=environment(tmp_path))
+        checked = insta_here("check", address, environment=environment(tmp_path))
 
     assert checked.returncode == 1
     assert "NOT_SERVING" in checked.stdout
@@ -125,7 +125,7 @@ def test_a_server_that_is_not_serving_fails_the_check(tmp_path: Path) -> None:
 def test_a_server_without_the_health_service_is_told_apart(tmp_path: Path) -> None:
     server, address = started(grpc.server(ThreadPoolExecutor(1)))
     try:
-        checked = insta("check", address, environment=environment(tmp_path))
+        checked = insta_here("check", address, environment=environment(tmp_path))
     finally:
         server.stop(0).wait()
 

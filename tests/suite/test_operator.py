@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from insta.gateway.v1 import accounts_pb2, admin_pb2
 from suite.main import main
 from tests.people import People, Person, failure
-from tests.running import PASSWORD, RunningSuite, environment, insta, running
+from tests.running import PASSWORD, RunningSuite, environment, insta_here, running
 
 
 @pytest_asyncio.fixture
@@ -33,7 +33,7 @@ def creation(username: str, email: str = "") -> tuple[str, ...]:
 
 def create(environment: Mapping[str, str], username: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command that creates a superuser."""
-    return insta(*creation(username), *options, environment=environment, stdin=f"{PASSWORD}\n")
+    return insta_here(*creation(username), *options, environment=environment, stdin=f"{PASSWORD}\n")
 
 
 def sentence(*command: str, environment: Mapping[str, str], stdin: str = "") -> str:
@@ -110,7 +110,7 @@ async def test_a_token_works_whoever_it_is_for(together: RunningSuite, people: P
     ana = await people.join()
     named = {"username": ana.username, "other capitals": ana.username.upper(), "id": f"id:{ana.id}"}[how]
 
-    printed = insta("token", "--raw", named, environment=together.environment)
+    printed = insta_here("token", "--raw", named, environment=together.environment)
 
     assert printed.returncode == 0, printed.stderr
     assert (await account(Person(people.channel, token=printed.stdout.strip()))).id == ana.id
@@ -118,7 +118,7 @@ async def test_a_token_works_whoever_it_is_for(together: RunningSuite, people: P
 
 async def test_a_name_of_digits_is_nobodys_id(together: RunningSuite, people: People) -> None:
     # Somebody could otherwise choose the id of another for a name.
-    printed = insta("token", "--raw", "001", environment=together.environment)
+    printed = insta_here("token", "--raw", "001", environment=together.environment)
 
     assert printed.returncode != 0
     assert "Traceback" not in printed.stderr
@@ -127,7 +127,7 @@ async def test_a_name_of_digits_is_nobodys_id(together: RunningSuite, people: Pe
 async def test_a_token_is_printed_as_an_option_for_grpcurl(together: RunningSuite, people: People) -> None:
     ana = await people.join()
 
-    printed = insta("token", ana.username, environment=together.environment).stdout
+    printed = insta_here("token", ana.username, environment=together.environment).stdout
 
     prefix, suffix = "-H 'authorization: Bearer ", "'\n"
     assert printed.startswith(prefix)
@@ -137,7 +137,7 @@ async def test_a_token_is_printed_as_an_option_for_grpcurl(together: RunningSuit
 
 
 async def test_a_token_of_a_superuser_is_one(together: RunningSuite, people: People) -> None:
-    printed = insta("token", "--raw", "boss", environment=together.environment)
+    printed = insta_here("token", "--raw", "boss", environment=together.environment)
 
     boss = Person(people.channel, token=printed.stdout.strip())
 
@@ -147,7 +147,7 @@ async def test_a_token_of_a_superuser_is_one(together: RunningSuite, people: Peo
 async def test_a_token_that_was_printed_before_the_suite_ever_ran_works(tmp_path: Path) -> None:
     given = environment(tmp_path / "var")
     create(given, "root")
-    printed = insta("token", "--raw", "root", environment=given)
+    printed = insta_here("token", "--raw", "root", environment=given)
 
     with running("together", tmp_path / "var", superuser=False) as suite:
         people = People(suite.address)

@@ -18,15 +18,19 @@ async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_soon
 
         peak = await overload.peak(2)
 
-        load = asyncio.ensure_future(overload.run(per_second=2 * peak.accepted, seconds=3))
-        reason, retry_after = await overload.refusal(load)
-        phase = await load
+        # Others use the machine, too: where they did so until now, twice the peak may be little afterwards.
+        for times in (2, 4, 8, 16):
+            load = asyncio.ensure_future(overload.run(per_second=times * peak.accepted, seconds=3))
+            refusal = await overload.refusal(load)
+            phase = await load
+            if refusal:
+                break
         async with asyncio.timeout(20):
             while set((await overload.run(per_second=20, seconds=1.5)).codes) != {"OK"}:
                 pass
         await people.channel.close()
 
-    assert (reason, retry_after) == ("OVERLOADED", 0.5)
+    assert refusal == ("OVERLOADED", 0.5)
     assert set(phase.codes) == {"OK", "RESOURCE_EXHAUSTED"}
     assert phase.accepted > 0.1 * peak.accepted
     assert phase.p99 < 1

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from chassis import tls
 from insta.gateway.v1 import accounts_pb2, accounts_pb2_grpc
 from tests.certificates import Authority, channel_to
-from tests.running import MODES, PASSWORD, environment, insta, running
+from tests.running import MODES, PASSWORD, environment, insta, insta_here, running
 
 PARTS = ("users", "posts", "social", "gateway")
 NAME = "insta.example"
@@ -29,14 +29,15 @@ NAME = "insta.example"
 
 def told(*arguments: str, given: Mapping[str, str]) -> str:
     """What a command says. It must succeed."""
-    done = insta(*arguments, environment=given)
+    done = insta_here(*arguments, environment=given)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def refused(*arguments: str, given: Mapping[str, str]) -> str:
     """The sentence with which a command refuses."""
-    done = insta(*arguments, environment=given)
+    starts = arguments[0] in ("up", "serve", "apart")
+    done = (insta if starts else insta_here)(*arguments, environment=given)
     assert done.returncode == 1, done
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
@@ -179,9 +180,10 @@ def test_a_key_that_is_not_of_the_certificate_gets_one(made: Path, given: dict[s
 
 def test_several_at_once_make_one_authority(tmp_path: Path, given: dict[str, str]) -> None:
     with ThreadPoolExecutor(4) as pool:
-        said = list(pool.map(lambda _: told("tls", "init", given=given), range(4)))
+        done = list(pool.map(lambda _: insta("tls", "init", environment=given), range(4)))
 
-    assert sum("ca: made" in one for one in said) == 1
+    assert [one.returncode for one in done] == [0] * 4, done
+    assert sum("ca: made" in one.stdout for one in done) == 1
     authority = (tmp_path / "tls" / "ca" / "ca.crt").read_bytes()
     assert {tls.peer(tmp_path / "tls" / part).authority for part in PARTS} == {authority}
 
@@ -239,7 +241,7 @@ def test_a_service_of_the_operators_own_gets_a_certificate(tmp_path: Path, given
     "name", [*PARTS, "ca", "", ".", "..", "../x", "a/b", "Reports", "1st", "-a", "a-", "a.b", "a_b", "*", "é", "a" * 64]
 )
 def test_what_is_no_name_of_a_service_gets_no_certificate(name: str, tmp_path: Path, given: dict[str, str]) -> None:
-    done = insta("tls", "issue", "--", name, environment=given)
+    done = insta_here("tls", "issue", "--", name, environment=given)
 
     assert done.returncode == 1
     assert repr(name) in done.stderr or name in done.stderr
@@ -307,8 +309,8 @@ def test_a_part_is_called_by_its_name_with_the_certificate_that_is_set(tmp_path:
         arguments = ("call", "--address", "users", "AuthService.GetKeySet")
 
         assert '"kid"' in told(*arguments, given=given)
-        wrong = insta(*arguments, environment={**given, "INSTA_PEER_TLS": str(suite.certificates("users"))})
-        unknown = insta("check", suite.addresses["users"], environment=given)
+        wrong = insta_here(*arguments, environment={**given, "INSTA_PEER_TLS": str(suite.certificates("users"))})
+        unknown = insta_here("check", suite.addresses["users"], environment=given)
 
     assert "SERVICE_NOT_ALLOWED" in wrong.stderr
     assert unknown.returncode == 1
@@ -368,8 +370,8 @@ def test_commands_reach_a_gateway_that_serves_tls(
         assert "GetProfile" in told(
             "call", "--address", address, given={**elsewhere, "INSTA_TLS_CA": str(own / "ca.crt")}
         )
-        distrusting = insta("check", address, "--tls-ca", str(public / "ca.crt"), environment=elsewhere)
-        plaintext = insta("check", address, environment=elsewhere)
+        distrusting = insta_here("check", address, "--tls-ca", str(public / "ca.crt"), environment=elsewhere)
+        plaintext = insta_here("check", address, environment=elsewhere)
 
     assert distrusting.returncode == plaintext.returncode == 1
     assert "NO ANSWER" in distrusting.stdout

@@ -12,7 +12,7 @@ from chassis.store import Store
 from services.users import keys
 from services.users import service as users
 from tests.people import People
-from tests.running import RunningSuite, insta
+from tests.running import RunningSuite, insta_here
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_a_rotation_ends_no_session(together: RunningSuite) -> None:
     people = People(together.address)
     pat = await people.join()
 
-    rotated = insta("keys", "rotate", environment=together.environment)
+    rotated = insta_here("keys", "rotate", environment=together.environment)
 
     assert rotated.returncode == 0, rotated.stderr
     post = await pat.post()

@@ -28,7 +28,7 @@ from services.users.password_check import PasswordCheck
 from services.users.passwords import Passwords
 from services.users.sessions import MOST_PER_USER, RefreshToken
 from tests.people import PASSWORD, People, Person, failure, refused_soon
-from tests.running import RunningSuite, insta
+from tests.running import RunningSuite, insta_here
 from tests.users.logins import (
     Time,
     account,
@@ -619,7 +619,7 @@ async def test_a_token_of_the_operator_is_a_session_that_is_listed_and_ends_with
     ana = await others.join()
 
     first, token = (
-        insta("token", "--raw", ana.username, environment=together.environment).stdout.strip() for _ in range(2)
+        insta_here("token", "--raw", ana.username, environment=together.environment).stdout.strip() for _ in range(2)
     )
 
     # Commands in a row make no more than one session.
@@ -639,7 +639,7 @@ async def test_the_data_folder_holds_no_token(together: RunningSuite, others: Pe
     ana = await others.join()
     first = await log_in(others, ana.username)
     second = await refresh(others, first.refresh_token)
-    operators = insta("token", "--raw", ana.username, environment=together.environment).stdout.strip()
+    operators = insta_here("token", "--raw", ana.username, environment=together.environment).stdout.strip()
 
     secret: list[bytes] = []
     for refresh_token in (first.refresh_token, second.refresh_token):
