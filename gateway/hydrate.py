@@ -8,7 +8,7 @@ from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import posts_pb2, profiles_pb2, short_profile_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
-from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
+from insta.social.v1 import comments_pb2, stats_pb2
 from insta.users.v1 import users_pb2
 
 
@@ -37,17 +37,15 @@ async def short_profiles(backends: Backends, user_ids: Sequence[int]) -> list[sh
 
 
 async def profiles(backends: Backends, users: Sequence[users_pb2.User]) -> list[profiles_pb2.Profile]:
-    """People with their counters and how they stand to the viewer: three calls."""
+    """People with their counters and how they stand to the viewer: two calls."""
     if not users:
         return []
     user_ids = [user.id for user in users]
     counts_call = backends.posts.BatchCountPosts(stored_posts_pb2.BatchCountPostsRequest(author_ids=user_ids))
     stats_call = backends.stats.BatchGetUserStats(stats_pb2.BatchGetUserStatsRequest(user_ids=user_ids))
-    relations_call = backends.follows.BatchGetRelations(follows_pb2.BatchGetRelationsRequest(user_ids=user_ids))
     post_counts = {count.author_id: count.post_count for count in (await counts_call).counts}
     stats = {of_user.user_id: of_user for of_user in (await stats_call).stats}
-    relations = {relation.user_id: relation for relation in (await relations_call).relations}
-    return [views.profile(user, post_counts, stats, relations) for user in users]
+    return [views.profile(user, post_counts, stats) for user in users]
 
 
 async def _users(backends: Backends, user_ids: Iterable[int]) -> Mapping[int, users_pb2.User]:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2, short_profile_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
-from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
+from insta.social.v1 import comments_pb2, stats_pb2
 from insta.users.v1 import sessions_pb2, users_pb2
 
 Erasure = users_pb2.GetErasureResponse | stored_posts_pb2.GetErasureResponse | stats_pb2.GetErasureResponse
 
 _NO_POST_STATS = stats_pb2.PostStats()
 _NO_USER_STATS = stats_pb2.UserStats()
-_NO_RELATION = follows_pb2.Relation()
 
 
 def account(user: users_pb2.User) -> accounts_pb2.Account:
@@ -71,11 +70,9 @@ def profile(
     user: users_pb2.User,
     post_counts: Mapping[int, int],
     stats: Mapping[int, stats_pb2.UserStats],
-    relations: Mapping[int, follows_pb2.Relation],
 ) -> profiles_pb2.Profile:
     """A person as the caller sees them."""
     counted = stats.get(user.id, _NO_USER_STATS)
-    relation = relations.get(user.id, _NO_RELATION)
     return profiles_pb2.Profile(
         id=user.id,
         username=user.username,
@@ -85,8 +82,8 @@ def profile(
         post_count=post_counts.get(user.id, 0),
         follower_count=counted.follower_count,
         following_count=counted.followee_count,
-        viewer_follows=relation.viewer_follows,
-        follows_viewer=relation.follows_viewer,
+        viewer_follows=counted.viewer_follows,
+        follows_viewer=counted.follows_viewer,
         create_time=user.create_time,
     )
 
