@@ -56,14 +56,9 @@ def erasure(answers: Mapping[str, Erasure]) -> admin_pb2.GetErasureResponse:
     return admin_pb2.GetErasureResponse(complete=complete, services=services)
 
 
-def short_profile(user_id: int, users: Mapping[int, users_pb2.User]) -> short_profile_pb2.ShortProfile:
-    """A person in one line; gone, if they are not among the users."""
-    user = users.get(user_id)
-    if user is None:
-        return short_profile_pb2.ShortProfile(id=user_id, gone=True)
-    return short_profile_pb2.ShortProfile(
-        id=user_id, username=user.username, first_name=user.first_name, last_name=user.last_name
-    )
+def short_profile(user_id: int, people: Mapping[int, short_profile_pb2.ShortProfile]) -> short_profile_pb2.ShortProfile:
+    """A person in one line; gone, if they are not among the people."""
+    return people.get(user_id) or short_profile_pb2.ShortProfile(id=user_id, gone=True)
 
 
 def profile(
@@ -90,7 +85,7 @@ def profile(
 
 def post(
     stored: stored_posts_pb2.Post,
-    users: Mapping[int, users_pb2.User],
+    authors: Mapping[int, short_profile_pb2.ShortProfile],
     stats: Mapping[int, stats_pb2.PostStats],
 ) -> posts_pb2.Post:
     """A post as the caller sees it."""
@@ -100,7 +95,7 @@ def post(
         title=stored.title,
         description=stored.description,
         image_urls=stored.image_urls,
-        author=short_profile(stored.author_id, users),
+        author=short_profile(stored.author_id, authors),
         like_count=counted.like_count,
         comment_count=counted.comment_count,
         viewer_liked=counted.viewer_liked,
@@ -109,12 +104,12 @@ def post(
     )
 
 
-def comment(stored: comments_pb2.Comment, users: Mapping[int, users_pb2.User]) -> posts_pb2.Comment:
+def comment(stored: comments_pb2.Comment, authors: Mapping[int, short_profile_pb2.ShortProfile]) -> posts_pb2.Comment:
     """A comment with its author."""
     return posts_pb2.Comment(
         id=stored.id,
         post_id=stored.post_id,
-        author=short_profile(stored.author_id, users),
+        author=short_profile(stored.author_id, authors),
         text=stored.text,
         create_time=stored.create_time,
         update_time=stored.update_time,
