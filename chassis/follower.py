@@ -35,13 +35,13 @@ class Follower:
     Args:
         name: Of the log, in log lines.
         read: Answers so many events after an offset, or from its own start time on if the offset is 0; waits for one.
-        apply: Takes an event. May get one again, after the log was replaced by an older copy of itself.
     """
 
-    def __init__(self, name: str, read: Callable[[int, int], Awaitable[Batch]], apply: Callable[[Any], None]) -> None:
+    def __init__(self, name: str, read: Callable[[int, int], Awaitable[Batch]]) -> None:
         self._name = name
         self._read = read
-        self._apply = apply
+        self._subscribers: list[Callable[[Any], None]] = []
+        self._to_restart: list[Callable[[], None]] = []
         self._offset = 0
         self._epoch = ""
         self._heard_at = float("-inf")
@@ -55,6 +55,16 @@ class Follower:
     def age(self) -> float:
         """Seconds since the log was last heard to its end; infinite until it was."""
         return time.monotonic() - self._heard_at
+
+    def subscribe(self, apply: Callable[[Any], None], restart: Callable[[], None] = lambda: None) -> None:
+        """Pass events on from now on.
+
+        Args:
+            apply: Takes an event. May get one again, after the log was replaced by an older copy of itself.
+            restart: Called before that: what was heard until then may not have happened.
+        """
+        self._subscribers.append(apply)
+        self._to_restart.append(restart)
 
     async def wait_until_heard(self, seconds: float) -> bool:
         """Wait until the log was heard once. False: it was not in this time."""
@@ -86,9 +96,12 @@ class Follower:
         if self._offset and (batch.epoch != self._epoch or batch.next_offset < self._offset):
             log.warning("event log was replaced; reading it from the start", log=self._name)
             self._offset = 0
+            for restart in self._to_restart:
+                restart()
             return
         for event in batch.events:
-            self._apply(event)
+            for apply in self._subscribers:
+                apply(event)
         self._offset, self._epoch = batch.next_offset, batch.epoch
         if len(batch.events) < _LIMIT:
             # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.

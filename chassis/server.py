@@ -330,11 +330,12 @@ def _handler(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) ->
 
 def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call = _incoming(endpoint, context, internal, callers)
+        call, unlimited = _incoming(endpoint, context, internal, callers)
         try:
-            # gRPC itself ends a call whose client named a deadline.
-            limit = call.deadline if context.time_remaining() is None else None
-            async with asyncio.timeout_at(limit):
+            if unlimited:
+                async with asyncio.timeout_at(call.deadline):
+                    response = await endpoint.answer(request, call)
+            else:
                 response = await endpoint.answer(request, call)
         except errors.Error as error:
             await _abort(error, context)
@@ -349,7 +350,7 @@ def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> 
     async def answer(
         request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        call = _incoming(endpoint, context, internal, callers)
+        call, _ = _incoming(endpoint, context, internal, callers)
         try:
             async for response in endpoint.stream(request, call):
                 yield response.SerializeToString()
@@ -361,7 +362,8 @@ def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> 
 
 def _incoming(
     endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], internal: bool, callers: tls.Callers | None
-) -> Call:
+) -> tuple[Call, bool]:
+    """The call as the suite sees it, and whether its client named no deadline: gRPC itself ends those that have one."""
     metadata = _metadata.get()
     authorizations = [str(value) for key, value in metadata if key == AUTHORIZATION_KEY]
     remaining = context.time_remaining()
@@ -374,7 +376,7 @@ def _incoming(
     if callers is not None:
         call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
-    return call
+    return call, remaining is None
 
 
 def _trace_id(metadata: Metadata) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.background import BackgroundTask
+from chassis.follower import Follower
 from chassis.metrics import Metrics
 from chassis.replay import Replies
 from chassis.settings import Settings
@@ -44,6 +45,7 @@ class Parts:
     """What the servicers of a service are made of.
 
     Attributes:
+        user_events: The event log of the users service, which this process follows.
         channels: To each service that it calls, by name. Stubs take them; they carry unary calls.
         database: Its database, if it has one, and the answers to retries that it keeps there.
         draining: Set when the process is about to stop: whoever waits for something ends.
@@ -51,6 +53,7 @@ class Parts:
 
     settings: Settings
     metrics: Metrics
+    user_events: Follower
     channels: Mapping[str, Any] = field(default_factory=dict)
     database: Store | None = None
     kept_replies: Replies | None = None

@@ -17,6 +17,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         self._users = backends.users
         self._auth = backends.auth
         self._sessions = backends.sessions
+        self._short_profiles = backends.short_profiles
 
     async def Register(self, request: accounts_pb2.RegisterRequest, context: object) -> accounts_pb2.RegisterResponse:
         created = await self._users.CreateUser(
@@ -104,17 +105,22 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         )
         paths = (_STORED_PATHS.get(path, path) for path in request.update_mask.paths)
         update.update_mask.paths.extend(paths)
-        updated = await self._users.UpdateUser(update)
+        try:
+            updated = await self._users.UpdateUser(update)
+        finally:
+            self._short_profiles.drop(caller().user_id)
         return accounts_pb2.UpdateAccountResponse(account=views.account(updated.user))
 
     async def DeleteAccount(
         self, request: accounts_pb2.DeleteAccountRequest, context: object
     ) -> accounts_pb2.DeleteAccountResponse:
-        await self._users.DeleteUser(
-            users_pb2.DeleteUserRequest(
-                user_id=caller().user_id, password=request.password, request_id=request.request_id
-            )
+        delete = users_pb2.DeleteUserRequest(
+            user_id=caller().user_id, password=request.password, request_id=request.request_id
         )
+        try:
+            await self._users.DeleteUser(delete)
+        finally:
+            self._short_profiles.drop(caller().user_id)
         return accounts_pb2.DeleteAccountResponse()
 
     async def ChangePassword(

@@ -16,6 +16,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._sessions = backends.sessions
         self._posts = backends.posts
         self._stats = backends.stats
+        self._short_profiles = backends.short_profiles
 
     async def ListUsers(self, request: admin_pb2.ListUsersRequest, context: object) -> admin_pb2.ListUsersResponse:
         page = await self._users.ListUsers(
@@ -40,9 +41,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.SetUserActiveResponse(account=views.account(changed.user))
 
     async def DeleteUser(self, request: admin_pb2.DeleteUserRequest, context: object) -> admin_pb2.DeleteUserResponse:
-        await self._users.DeleteUser(
-            users_pb2.DeleteUserRequest(user_id=request.user_id, request_id=request.request_id)
-        )
+        try:
+            await self._users.DeleteUser(
+                users_pb2.DeleteUserRequest(user_id=request.user_id, request_id=request.request_id)
+            )
+        finally:
+            self._short_profiles.drop(request.user_id)
         return admin_pb2.DeleteUserResponse()
 
     async def SetUserRoles(

@@ -1,10 +1,12 @@
-"""The services behind the gateway, as stubs."""
+"""The services behind the gateway, as stubs, and what is kept of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from chassis.follower import Follower
+from gateway.short_profiles import ShortProfiles
 from insta.posts.v1 import posts_pb2_grpc
 from insta.social.v1 import comments_pb2_grpc, follows_pb2_grpc, likes_pb2_grpc, stats_pb2_grpc
 from insta.users.v1 import auth_pb2_grpc, sessions_pb2_grpc, users_pb2_grpc
@@ -15,10 +17,12 @@ class Backends:
 
     Args:
         channels: To users, posts and social, by name.
+        user_events: Of the users service.
     """
 
-    def __init__(self, channels: Mapping[str, Any]) -> None:
+    def __init__(self, channels: Mapping[str, Any], user_events: Follower) -> None:
         self.users = users_pb2_grpc.UserServiceStub(channels["users"])
+        self.short_profiles = ShortProfiles(self.users, user_events)
         self.auth = auth_pb2_grpc.AuthServiceStub(channels["users"])
         self.sessions = sessions_pb2_grpc.SessionServiceStub(channels["users"])
         self.posts = posts_pb2_grpc.PostServiceStub(channels["posts"])

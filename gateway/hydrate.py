@@ -1,58 +1,51 @@
-"""From ids to what people see: one batch call to a service for a whole page, side by side where none needs another."""
+"""From ids to what people see: one batch call to a service for a whole page, side by side where none needs another.
+
+Who is asked for in one line is known here mostly, and takes a call to users only if not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import posts_pb2, profiles_pb2, short_profile_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
-from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
+from insta.social.v1 import comments_pb2, stats_pb2
 from insta.users.v1 import users_pb2
 
 
 async def posts(backends: Backends, stored: Sequence[stored_posts_pb2.Post]) -> list[posts_pb2.Post]:
-    """A page of posts with their authors, counters and the viewer's likes: two calls."""
+    """A page of posts with their authors, counters and the viewer's likes: one call."""
     if not stored:
         return []
     stats_call = backends.stats.BatchGetPostStats(
         stats_pb2.BatchGetPostStatsRequest(post_ids=(post.id for post in stored))
     )
-    users = await _users(backends, (post.author_id for post in stored))
+    authors = await backends.short_profiles.of(post.author_id for post in stored)
     stats = {of_post.post_id: of_post for of_post in (await stats_call).stats}
-    return [views.post(post, users, stats) for post in stored]
+    return [views.post(post, authors, stats) for post in stored]
 
 
 async def comments(backends: Backends, stored: Sequence[comments_pb2.Comment]) -> list[posts_pb2.Comment]:
-    """A page of comments with their authors: one call."""
-    users = await _users(backends, (comment.author_id for comment in stored))
-    return [views.comment(comment, users) for comment in stored]
+    """A page of comments with their authors."""
+    authors = await backends.short_profiles.of(comment.author_id for comment in stored)
+    return [views.comment(comment, authors) for comment in stored]
 
 
 async def short_profiles(backends: Backends, user_ids: Sequence[int]) -> list[short_profile_pb2.ShortProfile]:
-    """A page of people in one line each: one call."""
-    users = await _users(backends, user_ids)
-    return [views.short_profile(user_id, users) for user_id in user_ids]
+    """A page of people in one line each."""
+    people = await backends.short_profiles.of(user_ids)
+    return [views.short_profile(user_id, people) for user_id in user_ids]
 
 
 async def profiles(backends: Backends, users: Sequence[users_pb2.User]) -> list[profiles_pb2.Profile]:
-    """People with their counters and how they stand to the viewer: three calls."""
+    """People with their counters and how they stand to the viewer: two calls."""
     if not users:
         return []
     user_ids = [user.id for user in users]
     counts_call = backends.posts.BatchCountPosts(stored_posts_pb2.BatchCountPostsRequest(author_ids=user_ids))
     stats_call = backends.stats.BatchGetUserStats(stats_pb2.BatchGetUserStatsRequest(user_ids=user_ids))
-    relations_call = backends.follows.BatchGetRelations(follows_pb2.BatchGetRelationsRequest(user_ids=user_ids))
     post_counts = {count.author_id: count.post_count for count in (await counts_call).counts}
     stats = {of_user.user_id: of_user for of_user in (await stats_call).stats}
-    relations = {relation.user_id: relation for relation in (await relations_call).relations}
-    return [views.profile(user, post_counts, stats, relations) for user in users]
-
-
-async def _users(backends: Backends, user_ids: Iterable[int]) -> Mapping[int, users_pb2.User]:
-    wanted = set(user_ids)
-    if not wanted:
-        return {}
-    response = await backends.users.BatchGetUsers(users_pb2.BatchGetUsersRequest(user_ids=wanted))
-    return {user.id: user for user in response.users}
+    return [views.profile(user, post_counts, stats) for user in users]

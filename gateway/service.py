@@ -14,7 +14,7 @@ from gateway.profile_servicer import ProfileServicer
 
 
 def _servicers(parts: Parts) -> Mapping[str, object]:
-    backends = Backends(parts.channels)
+    backends = Backends(parts.channels, parts.user_events)
     return {
         "insta.gateway.v1.AccountService": AccountServicer(backends),
         "insta.gateway.v1.ProfileService": ProfileServicer(backends),

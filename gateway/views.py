@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2, short_profile_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
-from insta.social.v1 import comments_pb2, follows_pb2, stats_pb2
+from insta.social.v1 import comments_pb2, stats_pb2
 from insta.users.v1 import sessions_pb2, users_pb2
 
 Erasure = users_pb2.GetErasureResponse | stored_posts_pb2.GetErasureResponse | stats_pb2.GetErasureResponse
 
 _NO_POST_STATS = stats_pb2.PostStats()
 _NO_USER_STATS = stats_pb2.UserStats()
-_NO_RELATION = follows_pb2.Relation()
 
 
 def account(user: users_pb2.User) -> accounts_pb2.Account:
@@ -57,25 +56,18 @@ def erasure(answers: Mapping[str, Erasure]) -> admin_pb2.GetErasureResponse:
     return admin_pb2.GetErasureResponse(complete=complete, services=services)
 
 
-def short_profile(user_id: int, users: Mapping[int, users_pb2.User]) -> short_profile_pb2.ShortProfile:
-    """A person in one line; gone, if they are not among the users."""
-    user = users.get(user_id)
-    if user is None:
-        return short_profile_pb2.ShortProfile(id=user_id, gone=True)
-    return short_profile_pb2.ShortProfile(
-        id=user_id, username=user.username, first_name=user.first_name, last_name=user.last_name
-    )
+def short_profile(user_id: int, people: Mapping[int, short_profile_pb2.ShortProfile]) -> short_profile_pb2.ShortProfile:
+    """A person in one line; gone, if they are not among the people."""
+    return people.get(user_id) or short_profile_pb2.ShortProfile(id=user_id, gone=True)
 
 
 def profile(
     user: users_pb2.User,
     post_counts: Mapping[int, int],
     stats: Mapping[int, stats_pb2.UserStats],
-    relations: Mapping[int, follows_pb2.Relation],
 ) -> profiles_pb2.Profile:
     """A person as the caller sees them."""
     counted = stats.get(user.id, _NO_USER_STATS)
-    relation = relations.get(user.id, _NO_RELATION)
     return profiles_pb2.Profile(
         id=user.id,
         username=user.username,
@@ -85,15 +77,15 @@ def profile(
         post_count=post_counts.get(user.id, 0),
         follower_count=counted.follower_count,
         following_count=counted.followee_count,
-        viewer_follows=relation.viewer_follows,
-        follows_viewer=relation.follows_viewer,
+        viewer_follows=counted.viewer_follows,
+        follows_viewer=counted.follows_viewer,
         create_time=user.create_time,
     )
 
 
 def post(
     stored: stored_posts_pb2.Post,
-    users: Mapping[int, users_pb2.User],
+    authors: Mapping[int, short_profile_pb2.ShortProfile],
     stats: Mapping[int, stats_pb2.PostStats],
 ) -> posts_pb2.Post:
     """A post as the caller sees it."""
@@ -103,7 +95,7 @@ def post(
         title=stored.title,
         description=stored.description,
         image_urls=stored.image_urls,
-        author=short_profile(stored.author_id, users),
+        author=short_profile(stored.author_id, authors),
         like_count=counted.like_count,
         comment_count=counted.comment_count,
         viewer_liked=counted.viewer_liked,
@@ -112,12 +104,12 @@ def post(
     )
 
 
-def comment(stored: comments_pb2.Comment, users: Mapping[int, users_pb2.User]) -> posts_pb2.Comment:
+def comment(stored: comments_pb2.Comment, authors: Mapping[int, short_profile_pb2.ShortProfile]) -> posts_pb2.Comment:
     """A comment with its author."""
     return posts_pb2.Comment(
         id=stored.id,
         post_id=stored.post_id,
-        author=short_profile(stored.author_id, users),
+        author=short_profile(stored.author_id, authors),
         text=stored.text,
         create_time=stored.create_time,
         update_time=stored.update_time,

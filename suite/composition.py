@@ -76,8 +76,9 @@ class Assembly:
             self._channels[name] = self._channel(name, here)
         # Sessions that ended before can have no token that is still valid.
         self._first_event_time = clock.now() - _REVOKED_SECONDS * 1_000_000
-        self._user_events = Follower(users.SERVICE.name, self._read_user_events, self._apply_user_event)
+        self._user_events = Follower(users.SERVICE.name, self._read_user_events)
         self._revocations = Revocations(self._user_events.age, _REVOKED_SECONDS)
+        self._user_events.subscribe(lambda event: self._revocations.add(event.sessions_ended.session_ids))
         self._verifier = Verifier(self._fetch_keys, self._revocations)
         self._admission = Admission(settings.max_calls, settings.max_wait_milliseconds / 1000)
         limit = MutationLimit(settings.mutations_per_minute)
@@ -151,13 +152,13 @@ class Assembly:
     def _parts(self, service: Service) -> Parts:
         channels = {name: self._channels[name] for name in service.calls}
         if service.migrations is None:
-            return Parts(self._settings, self.metrics, channels, draining=self._draining)
+            return Parts(self._settings, self.metrics, self._user_events, channels, draining=self._draining)
         writes, log_size = self.metrics.committed(service.name), self.metrics.log_size(service.name)
         database = open_store(self._settings, service, writes.observe, log_size.set)
         self._stores.append(database)
         premises = Premises(database, self._missing_users) if service.calls else None
         replies = Replies(database, database.write_now(secret, "replies"), premises)
-        return Parts(self._settings, self.metrics, channels, database, replies, self._draining)
+        return Parts(self._settings, self.metrics, self._user_events, channels, database, replies, self._draining)
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
@@ -180,9 +181,6 @@ class Assembly:
         if not self._user_events.heard:
             request.ClearField("wait")
         return await stub.ReadEvents(request, timeout=_EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS)
-
-    def _apply_user_event(self, event: events_pb2.Event) -> None:
-        self._revocations.add(event.sessions_ended.session_ids)
 
 
 def address_of(settings: Settings, name: str) -> str:

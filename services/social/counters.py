@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from chassis.query import among, compiled, param
+from chassis.query import compiled, param
 from chassis.store import Database
 from services.social.models import PostCounter, UserCounter
 
@@ -26,15 +25,15 @@ class UserCounts(NamedTuple):
     followee_count: int
 
 
-_of_posts = compiled(
+_of_post = compiled(
     PostCounter.select(PostCounter.post_id, PostCounter.like_count, PostCounter.comment_count).where(
-        among(PostCounter.post_id, "ids")
+        PostCounter.post_id == param("post_id")
     ),
     row=PostCounts,
 )
-_of_users = compiled(
+_of_user = compiled(
     UserCounter.select(UserCounter.user_id, UserCounter.follower_count, UserCounter.followee_count).where(
-        among(UserCounter.user_id, "ids")
+        UserCounter.user_id == param("user_id")
     ),
     row=UserCounts,
 )
@@ -66,24 +65,14 @@ _change_user = compiled(
 
 def of_post(db: Database, post_id: int) -> PostCounts:
     """The counters of one post."""
-    found = _of_posts.one(db, ids=[post_id])
+    found = _of_post.one(db, post_id=post_id)
     return found or PostCounts(post_id, 0, 0)
 
 
 def of_user(db: Database, user_id: int) -> UserCounts:
     """The counters of one person."""
-    found = _of_users.one(db, ids=[user_id])
+    found = _of_user.one(db, user_id=user_id)
     return found or UserCounts(user_id, 0, 0)
-
-
-def of_posts(db: Database, post_ids: Sequence[int]) -> list[PostCounts]:
-    """The counters of many posts; those of which nothing was ever counted are left out."""
-    return _of_posts.all(db, ids=post_ids)
-
-
-def of_users(db: Database, user_ids: Sequence[int]) -> list[UserCounts]:
-    """The counters of many people; those of whom nothing was ever counted are left out."""
-    return _of_users.all(db, ids=user_ids)
 
 
 def change_post(db: Database, post_id: int, *, likes: int = 0, comments: int = 0) -> PostCounts:

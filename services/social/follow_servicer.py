@@ -34,7 +34,7 @@ class FollowServicer(follows_pb2_grpc.FollowServiceServicer):
 
     async def Unfollow(self, request: follows_pb2.UnfollowRequest, context: object) -> follows_pb2.UnfollowResponse:
         follower_id = caller().user_id
-        if not await self._store.read(follows.followed_among, follower_id, [request.followee_id]):
+        if not await self._store.read(follows.exists, follower_id, request.followee_id):
             await self._users.require(request.followee_id)
 
         def unfollow(db: Database) -> follows_pb2.UnfollowResponse:
@@ -69,19 +69,4 @@ class FollowServicer(follows_pb2_grpc.FollowServiceServicer):
     ) -> follows_pb2.ListFolloweeIdsResponse:
         return follows_pb2.ListFolloweeIdsResponse(
             followee_ids=await self._store.read(follows.followee_ids, caller().user_id)
-        )
-
-    async def BatchGetRelations(
-        self, request: follows_pb2.BatchGetRelationsRequest, context: object
-    ) -> follows_pb2.BatchGetRelationsResponse:
-        viewer_id = caller().user_id
-        followed = await self._store.read(follows.followed_among, viewer_id, request.user_ids)
-        following = await self._store.read(follows.following_among, viewer_id, request.user_ids)
-        return follows_pb2.BatchGetRelationsResponse(
-            relations=(
-                follows_pb2.Relation(
-                    user_id=user_id, viewer_follows=user_id in followed, follows_viewer=user_id in following
-                )
-                for user_id in set(request.user_ids)
-            )
         )

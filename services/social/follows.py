@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from chassis import clock, errors
 from chassis.errors import Reason
-from chassis.query import among, compiled, param
+from chassis.query import compiled, param
 from chassis.store import Database
 from services.social import counters, erasure, social_events
 from services.social.models import Follow
@@ -47,14 +46,9 @@ _followees = compiled(
 _followee_ids = compiled(
     Follow.select(Follow.followee_id).where(Follow.follower_id == param("user_id")).order_by(Follow.followee_id)
 )
-_followed = compiled(
-    Follow.select(Follow.followee_id).where(
-        Follow.follower_id == param("user_id"), among(Follow.followee_id, "user_ids")
-    )
-)
-_following = compiled(
-    Follow.select(Follow.follower_id).where(
-        Follow.followee_id == param("user_id"), among(Follow.follower_id, "user_ids")
+_exists = compiled(
+    Follow.select(Follow.id).where(
+        Follow.follower_id == param("follower_id"), Follow.followee_id == param("followee_id")
     )
 )
 
@@ -102,11 +96,6 @@ def followee_ids(db: Database, user_id: int) -> list[int]:
     return [followee_id for (followee_id,) in _followee_ids.all(db, user_id=user_id)]
 
 
-def followed_among(db: Database, user_id: int, user_ids: Sequence[int]) -> set[int]:
-    """Those of the people whom a person follows."""
-    return {followee_id for (followee_id,) in _followed.all(db, user_id=user_id, user_ids=user_ids)}
-
-
-def following_among(db: Database, user_id: int, user_ids: Sequence[int]) -> set[int]:
-    """Those of the people who follow a person."""
-    return {follower_id for (follower_id,) in _following.all(db, user_id=user_id, user_ids=user_ids)}
+def exists(db: Database, follower_id: int, followee_id: int) -> bool:
+    """Whether somebody follows somebody."""
+    return _exists.one(db, follower_id=follower_id, followee_id=followee_id) is not None

@@ -30,7 +30,7 @@ class LikeServicer(likes_pb2_grpc.LikeServiceServicer):
 
     async def UnlikePost(self, request: likes_pb2.UnlikePostRequest, context: object) -> likes_pb2.UnlikePostResponse:
         user_id = caller().user_id
-        if not await self._store.read(likes.liked_among, user_id, [request.post_id]):
+        if not await self._store.read(likes.exists, user_id, request.post_id):
             await self._posts.require(request.post_id)
 
         def unlike(db: Database) -> likes_pb2.UnlikePostResponse:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from chassis import clock
-from chassis.query import among, compiled, param
+from chassis.query import compiled, param
 from chassis.store import Database
 from services.social import counters, erasure, social_events
 from services.social.models import Like
@@ -32,7 +31,7 @@ _of_post = compiled(
     .limit(param("limit")),
     row=Liker,
 )
-_liked = compiled(Like.select(Like.post_id).where(Like.user_id == param("user_id"), among(Like.post_id, "post_ids")))
+_exists = compiled(Like.select(Like.id).where(Like.user_id == param("user_id"), Like.post_id == param("post_id")))
 
 
 def add(db: Database, post_id: int, user_id: int) -> int:
@@ -63,6 +62,6 @@ def of_post(db: Database, post_id: int, below: int, limit: int) -> list[Liker]:
     return _of_post.all(db, post_id=post_id, below=below, limit=limit)
 
 
-def liked_among(db: Database, user_id: int, post_ids: Sequence[int]) -> set[int]:
-    """Those of the posts that a person likes."""
-    return {post_id for (post_id,) in _liked.all(db, user_id=user_id, post_ids=post_ids)}
+def exists(db: Database, user_id: int, post_id: int) -> bool:
+    """Whether a person likes a post."""
+    return _exists.one(db, user_id=user_id, post_id=post_id) is not None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from chassis.call import caller
 from chassis.store import Store
 from insta.social.v1 import stats_pb2, stats_pb2_grpc
-from services.social import counters, erasure, likes
+from services.social import erasure, stats
 
 
 class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
@@ -18,30 +18,33 @@ class StatsServicer(stats_pb2_grpc.StatsServiceServicer):
     async def BatchGetPostStats(
         self, request: stats_pb2.BatchGetPostStatsRequest, context: object
     ) -> stats_pb2.BatchGetPostStatsResponse:
-        counts = await self._store.read(counters.of_posts, request.post_ids)
-        liked = await self._store.read(likes.liked_among, caller().user_id, request.post_ids)
+        found = await self._store.read(stats.of_posts, caller().user_id, request.post_ids)
         return stats_pb2.BatchGetPostStatsResponse(
             stats=(
                 stats_pb2.PostStats(
                     post_id=post.post_id,
                     like_count=post.like_count,
                     comment_count=post.comment_count,
-                    viewer_liked=post.post_id in liked,
+                    viewer_liked=post.viewer_liked,
                 )
-                for post in counts
+                for post in found
             )
         )
 
     async def BatchGetUserStats(
         self, request: stats_pb2.BatchGetUserStatsRequest, context: object
     ) -> stats_pb2.BatchGetUserStatsResponse:
-        counts = await self._store.read(counters.of_users, request.user_ids)
+        found = await self._store.read(stats.of_users, caller().user_id, request.user_ids)
         return stats_pb2.BatchGetUserStatsResponse(
             stats=(
                 stats_pb2.UserStats(
-                    user_id=user.user_id, follower_count=user.follower_count, followee_count=user.followee_count
+                    user_id=user.user_id,
+                    follower_count=user.follower_count,
+                    followee_count=user.followee_count,
+                    viewer_follows=user.viewer_follows,
+                    follows_viewer=user.follows_viewer,
                 )
-                for user in counts
+                for user in found
             )
         )
 

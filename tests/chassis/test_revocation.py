@@ -225,7 +225,8 @@ class Log:
 @asynccontextmanager
 async def following(log: Log, apply: Callable[[str], None]) -> AsyncIterator[Follower]:
     """A follower of a log at work."""
-    made = Follower("users", log.read, apply)
+    made = Follower("users", log.read)
+    made.subscribe(apply)
     task = asyncio.create_task(made.run())
     try:
         yield made

@@ -272,7 +272,6 @@ POLICIES = (
     _users("insta.social.v1.FollowService/ListFollowers", _this_user),
     _users("insta.social.v1.FollowService/ListFollowees", _this_user),
     _users("insta.social.v1.FollowService/ListFolloweeIds", _nothing),
-    _users("insta.social.v1.FollowService/BatchGetRelations", _these_users),
     _users("insta.social.v1.LikeService/LikePost", _this_post),
     _users("insta.social.v1.LikeService/UnlikePost", _this_post),
     _users("insta.social.v1.LikeService/ListLikes", _this_post),

@@ -22,7 +22,7 @@ _METHODS = {
     "gateway": "/insta.gateway.v1.PostService/GetPost",
     "users": "/insta.users.v1.UserService/BatchGetUsers",
     "posts": "/insta.posts.v1.PostService/BatchGetPosts",
-    "social": "/insta.social.v1.FollowService/BatchGetRelations",
+    "social": "/insta.social.v1.StatsService/BatchGetUserStats",
 }
 # Connections until two workers are met: all others than the first would go to the same one in one of a billion cases.
 _MOST_CONNECTIONS = 30

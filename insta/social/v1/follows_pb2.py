@@ -27,7 +27,7 @@ from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinsta/social/v1/follows.proto\x12\x0finsta.social.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"R\n\rFollowRequest\x12\x1e\n\x0b\x66ollowee_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\",\n\x0e\x46ollowResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"T\n\x0fUnfollowRequest\x12\x1e\n\x0b\x66ollowee_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\".\n\x10UnfollowResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"n\n\x14ListFollowersRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"J\n\x15ListFollowersResponse\x12\x18\n\x0c\x66ollower_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x14ListFolloweesRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"J\n\x15ListFolloweesResponse\x12\x18\n\x0c\x66ollowee_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x16ListFolloweeIdsRequest\"3\n\x17ListFolloweeIdsResponse\x12\x18\n\x0c\x66ollowee_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\"@\n\x18\x42\x61tchGetRelationsRequest\x12$\n\x08user_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"I\n\x19\x42\x61tchGetRelationsResponse\x12,\n\trelations\x18\x01 \x03(\x0b\x32\x19.insta.social.v1.Relation\"O\n\x08Relation\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\x0eviewer_follows\x18\x02 \x01(\x08\x12\x16\n\x0e\x66ollows_viewer\x18\x03 \x01(\x08\x32\xf3\x04\n\rFollowService\x12R\n\x06\x46ollow\x12\x1e.insta.social.v1.FollowRequest\x1a\x1f.insta.social.v1.FollowResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12X\n\x08Unfollow\x12 .insta.social.v1.UnfollowRequest\x1a!.insta.social.v1.UnfollowResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12g\n\rListFollowers\x12%.insta.social.v1.ListFollowersRequest\x1a&.insta.social.v1.ListFollowersResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12g\n\rListFollowees\x12%.insta.social.v1.ListFolloweesRequest\x1a&.insta.social.v1.ListFolloweesResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12m\n\x0fListFolloweeIds\x12\'.insta.social.v1.ListFolloweeIdsRequest\x1a(.insta.social.v1.ListFolloweeIdsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12s\n\x11\x42\x61tchGetRelations\x12).insta.social.v1.BatchGetRelationsRequest\x1a*.insta.social.v1.BatchGetRelationsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x42\x85\x01\n\x13\x63om.insta.social.v1P\x01Z.example.com/insta/gen/insta/social/v1;socialv1\xa2\x02\x03ISO\xaa\x02\x0fInsta.Social.V1\xca\x02\x0fInsta\\Social\\V1\xea\x02\x11Insta::Social::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinsta/social/v1/follows.proto\x12\x0finsta.social.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"R\n\rFollowRequest\x12\x1e\n\x0b\x66ollowee_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\",\n\x0e\x46ollowResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"T\n\x0fUnfollowRequest\x12\x1e\n\x0b\x66ollowee_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\".\n\x10UnfollowResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"n\n\x14ListFollowersRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"J\n\x15ListFollowersResponse\x12\x18\n\x0c\x66ollower_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x14ListFolloweesRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"J\n\x15ListFolloweesResponse\x12\x18\n\x0c\x66ollowee_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x18\n\x16ListFolloweeIdsRequest\"3\n\x17ListFolloweeIdsResponse\x12\x18\n\x0c\x66ollowee_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\x32\xfe\x03\n\rFollowService\x12R\n\x06\x46ollow\x12\x1e.insta.social.v1.FollowRequest\x1a\x1f.insta.social.v1.FollowResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12X\n\x08Unfollow\x12 .insta.social.v1.UnfollowRequest\x1a!.insta.social.v1.UnfollowResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12g\n\rListFollowers\x12%.insta.social.v1.ListFollowersRequest\x1a&.insta.social.v1.ListFollowersResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12g\n\rListFollowees\x12%.insta.social.v1.ListFolloweesRequest\x1a&.insta.social.v1.ListFolloweesResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12m\n\x0fListFolloweeIds\x12\'.insta.social.v1.ListFolloweeIdsRequest\x1a(.insta.social.v1.ListFolloweeIdsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x42\x85\x01\n\x13\x63om.insta.social.v1P\x01Z.example.com/insta/gen/insta/social/v1;socialv1\xa2\x02\x03ISO\xaa\x02\x0fInsta.Social.V1\xca\x02\x0fInsta\\Social\\V1\xea\x02\x11Insta::Social::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,10 +65,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFOLLOWEESRESPONSE'].fields_by_name['followee_ids']._serialized_options = b'0\001'
   _globals['_LISTFOLLOWEEIDSRESPONSE'].fields_by_name['followee_ids']._loaded_options = None
   _globals['_LISTFOLLOWEEIDSRESPONSE'].fields_by_name['followee_ids']._serialized_options = b'0\001'
-  _globals['_BATCHGETRELATIONSREQUEST'].fields_by_name['user_ids']._loaded_options = None
-  _globals['_BATCHGETRELATIONSREQUEST'].fields_by_name['user_ids']._serialized_options = b'0\001\272H\r\222\001\n\010\001\020d\"\004\"\002 \000'
-  _globals['_RELATION'].fields_by_name['user_id']._loaded_options = None
-  _globals['_RELATION'].fields_by_name['user_id']._serialized_options = b'0\001'
   _globals['_FOLLOWSERVICE'].methods_by_name['Follow']._loaded_options = None
   _globals['_FOLLOWSERVICE'].methods_by_name['Follow']._serialized_options = b'\220\002\002\250\273\030\002'
   _globals['_FOLLOWSERVICE'].methods_by_name['Unfollow']._loaded_options = None
@@ -79,8 +75,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWSERVICE'].methods_by_name['ListFollowees']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_FOLLOWSERVICE'].methods_by_name['ListFolloweeIds']._loaded_options = None
   _globals['_FOLLOWSERVICE'].methods_by_name['ListFolloweeIds']._serialized_options = b'\220\002\001\250\273\030\002'
-  _globals['_FOLLOWSERVICE'].methods_by_name['BatchGetRelations']._loaded_options = None
-  _globals['_FOLLOWSERVICE'].methods_by_name['BatchGetRelations']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_FOLLOWREQUEST']._serialized_start=137
   _globals['_FOLLOWREQUEST']._serialized_end=219
   _globals['_FOLLOWRESPONSE']._serialized_start=221
@@ -101,12 +95,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFOLLOWEEIDSREQUEST']._serialized_end=801
   _globals['_LISTFOLLOWEEIDSRESPONSE']._serialized_start=803
   _globals['_LISTFOLLOWEEIDSRESPONSE']._serialized_end=854
-  _globals['_BATCHGETRELATIONSREQUEST']._serialized_start=856
-  _globals['_BATCHGETRELATIONSREQUEST']._serialized_end=920
-  _globals['_BATCHGETRELATIONSRESPONSE']._serialized_start=922
-  _globals['_BATCHGETRELATIONSRESPONSE']._serialized_end=995
-  _globals['_RELATION']._serialized_start=997
-  _globals['_RELATION']._serialized_end=1076
-  _globals['_FOLLOWSERVICE']._serialized_start=1079
-  _globals['_FOLLOWSERVICE']._serialized_end=1706
+  _globals['_FOLLOWSERVICE']._serialized_start=857
+  _globals['_FOLLOWSERVICE']._serialized_end=1367
 # @@protoc_insertion_point(module_scope)

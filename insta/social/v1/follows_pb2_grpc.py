@@ -60,11 +60,6 @@ class FollowServiceStub:
                 request_serializer=insta_dot_social_dot_v1_dot_follows__pb2.ListFolloweeIdsRequest.SerializeToString,
                 response_deserializer=insta_dot_social_dot_v1_dot_follows__pb2.ListFolloweeIdsResponse.FromString,
                 _registered_method=True)
-        self.BatchGetRelations = channel.unary_unary(
-                '/insta.social.v1.FollowService/BatchGetRelations',
-                request_serializer=insta_dot_social_dot_v1_dot_follows__pb2.BatchGetRelationsRequest.SerializeToString,
-                response_deserializer=insta_dot_social_dot_v1_dot_follows__pb2.BatchGetRelationsResponse.FromString,
-                _registered_method=True)
 
 
 class FollowServiceServicer:
@@ -110,13 +105,6 @@ class FollowServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def BatchGetRelations(self, request, context):
-        """How the caller and each of many people stand to each other.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_FollowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,11 +132,6 @@ def add_FollowServiceServicer_to_server(servicer, server):
                     servicer.ListFolloweeIds,
                     request_deserializer=insta_dot_social_dot_v1_dot_follows__pb2.ListFolloweeIdsRequest.FromString,
                     response_serializer=insta_dot_social_dot_v1_dot_follows__pb2.ListFolloweeIdsResponse.SerializeToString,
-            ),
-            'BatchGetRelations': grpc.unary_unary_rpc_method_handler(
-                    servicer.BatchGetRelations,
-                    request_deserializer=insta_dot_social_dot_v1_dot_follows__pb2.BatchGetRelationsRequest.FromString,
-                    response_serializer=insta_dot_social_dot_v1_dot_follows__pb2.BatchGetRelationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -287,33 +270,6 @@ class FollowService:
             '/insta.social.v1.FollowService/ListFolloweeIds',
             insta_dot_social_dot_v1_dot_follows__pb2.ListFolloweeIdsRequest.SerializeToString,
             insta_dot_social_dot_v1_dot_follows__pb2.ListFolloweeIdsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def BatchGetRelations(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/insta.social.v1.FollowService/BatchGetRelations',
-            insta_dot_social_dot_v1_dot_follows__pb2.BatchGetRelationsRequest.SerializeToString,
-            insta_dot_social_dot_v1_dot_follows__pb2.BatchGetRelationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,8 +34,6 @@ class FollowServiceStub:
     """
     ListFolloweeIds: _aio.UnaryUnaryMultiCallable[_follows_pb2.ListFolloweeIdsRequest, _follows_pb2.ListFolloweeIdsResponse]
     """All whom the caller follows, in one answer: 10,000 at most."""
-    BatchGetRelations: _aio.UnaryUnaryMultiCallable[_follows_pb2.BatchGetRelationsRequest, _follows_pb2.BatchGetRelationsResponse]
-    """How the caller and each of many people stand to each other."""
 
 class FollowServiceServicer(metaclass=_abc_1.ABCMeta):
     """Follows: at most one from one person to another, and nobody follows themselves."""
@@ -87,13 +85,5 @@ class FollowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_follows_pb2.ListFolloweeIdsRequest, _abc.Awaitable[_follows_pb2.ListFolloweeIdsResponse]],
     ) -> _abc.Awaitable[_follows_pb2.ListFolloweeIdsResponse]:
         """All whom the caller follows, in one answer: 10,000 at most."""
-
-    @_abc_1.abstractmethod
-    def BatchGetRelations(
-        self,
-        request: _follows_pb2.BatchGetRelationsRequest,
-        context: _aio.ServicerContext[_follows_pb2.BatchGetRelationsRequest, _abc.Awaitable[_follows_pb2.BatchGetRelationsResponse]],
-    ) -> _abc.Awaitable[_follows_pb2.BatchGetRelationsResponse]:
-        """How the caller and each of many people stand to each other."""
 
 def add_FollowServiceServicer_to_server(servicer: FollowServiceServicer, server: _aio.Server) -> None: ...

@@ -26,7 +26,7 @@ from insta.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1binsta/social/v1/stats.proto\x12\x0finsta.social.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cinsta/access/v1/access.proto\"@\n\x18\x42\x61tchGetPostStatsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"F\n\x19\x42\x61tchGetPostStatsResponse\x12)\n\x05stats\x18\x01 \x03(\x0b\x32\x1a.insta.social.v1.PostStats\"i\n\tPostStats\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\nlike_count\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rcomment_count\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0cviewer_liked\x18\x04 \x01(\x08\"@\n\x18\x42\x61tchGetUserStatsRequest\x12$\n\x08user_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"F\n\x19\x42\x61tchGetUserStatsResponse\x12)\n\x05stats\x18\x01 \x03(\x0b\x32\x1a.insta.social.v1.UserStats\"X\n\tUserStats\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0e\x66ollower_count\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0e\x66ollowee_count\x18\x03 \x01(\x03\x42\x02\x30\x01\"/\n\x11GetErasureRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"\x8e\x01\n\x12GetErasureResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x08\x12;\n\x04left\x18\x02 \x03(\x0b\x32-.insta.social.v1.GetErasureResponse.LeftEntry\x1a+\n\tLeftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xd8\x02\n\x0cStatsService\x12s\n\x11\x42\x61tchGetPostStats\x12).insta.social.v1.BatchGetPostStatsRequest\x1a*.insta.social.v1.BatchGetPostStatsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12s\n\x11\x42\x61tchGetUserStats\x12).insta.social.v1.BatchGetUserStatsRequest\x1a*.insta.social.v1.BatchGetUserStatsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12^\n\nGetErasure\x12\".insta.social.v1.GetErasureRequest\x1a#.insta.social.v1.GetErasureResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x03\x42\x85\x01\n\x13\x63om.insta.social.v1P\x01Z.example.com/insta/gen/insta/social/v1;socialv1\xa2\x02\x03ISO\xaa\x02\x0fInsta.Social.V1\xca\x02\x0fInsta\\Social\\V1\xea\x02\x11Insta::Social::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1binsta/social/v1/stats.proto\x12\x0finsta.social.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cinsta/access/v1/access.proto\"@\n\x18\x42\x61tchGetPostStatsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"F\n\x19\x42\x61tchGetPostStatsResponse\x12)\n\x05stats\x18\x01 \x03(\x0b\x32\x1a.insta.social.v1.PostStats\"i\n\tPostStats\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\nlike_count\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rcomment_count\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0cviewer_liked\x18\x04 \x01(\x08\"@\n\x18\x42\x61tchGetUserStatsRequest\x12$\n\x08user_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"F\n\x19\x42\x61tchGetUserStatsResponse\x12)\n\x05stats\x18\x01 \x03(\x0b\x32\x1a.insta.social.v1.UserStats\"\x88\x01\n\tUserStats\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0e\x66ollower_count\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0e\x66ollowee_count\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x16\n\x0eviewer_follows\x18\x04 \x01(\x08\x12\x16\n\x0e\x66ollows_viewer\x18\x05 \x01(\x08\"/\n\x11GetErasureRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"\x8e\x01\n\x12GetErasureResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x08\x12;\n\x04left\x18\x02 \x03(\x0b\x32-.insta.social.v1.GetErasureResponse.LeftEntry\x1a+\n\tLeftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xd8\x02\n\x0cStatsService\x12s\n\x11\x42\x61tchGetPostStats\x12).insta.social.v1.BatchGetPostStatsRequest\x1a*.insta.social.v1.BatchGetPostStatsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12s\n\x11\x42\x61tchGetUserStats\x12).insta.social.v1.BatchGetUserStatsRequest\x1a*.insta.social.v1.BatchGetUserStatsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12^\n\nGetErasure\x12\".insta.social.v1.GetErasureRequest\x1a#.insta.social.v1.GetErasureResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x03\x42\x85\x01\n\x13\x63om.insta.social.v1P\x01Z.example.com/insta/gen/insta/social/v1;socialv1\xa2\x02\x03ISO\xaa\x02\x0fInsta.Social.V1\xca\x02\x0fInsta\\Social\\V1\xea\x02\x11Insta::Social::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -70,14 +70,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETUSERSTATSREQUEST']._serialized_end=416
   _globals['_BATCHGETUSERSTATSRESPONSE']._serialized_start=418
   _globals['_BATCHGETUSERSTATSRESPONSE']._serialized_end=488
-  _globals['_USERSTATS']._serialized_start=490
-  _globals['_USERSTATS']._serialized_end=578
-  _globals['_GETERASUREREQUEST']._serialized_start=580
-  _globals['_GETERASUREREQUEST']._serialized_end=627
-  _globals['_GETERASURERESPONSE']._serialized_start=630
-  _globals['_GETERASURERESPONSE']._serialized_end=772
-  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_start=729
-  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_end=772
-  _globals['_STATSSERVICE']._serialized_start=775
-  _globals['_STATSSERVICE']._serialized_end=1119
+  _globals['_USERSTATS']._serialized_start=491
+  _globals['_USERSTATS']._serialized_end=627
+  _globals['_GETERASUREREQUEST']._serialized_start=629
+  _globals['_GETERASUREREQUEST']._serialized_end=676
+  _globals['_GETERASURERESPONSE']._serialized_start=679
+  _globals['_GETERASURERESPONSE']._serialized_end=821
+  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_start=778
+  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_end=821
+  _globals['_STATSSERVICE']._serialized_start=824
+  _globals['_STATSSERVICE']._serialized_end=1168
 # @@protoc_insertion_point(module_scope)

@@ -157,22 +157,30 @@ class UserStats(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     FOLLOWER_COUNT_FIELD_NUMBER: _builtins.int
     FOLLOWEE_COUNT_FIELD_NUMBER: _builtins.int
+    VIEWER_FOLLOWS_FIELD_NUMBER: _builtins.int
+    FOLLOWS_VIEWER_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """The person."""
     follower_count: _builtins.int
     """How many people follow them."""
     followee_count: _builtins.int
     """How many people they follow."""
+    viewer_follows: _builtins.bool
+    """Whether the caller follows them."""
+    follows_viewer: _builtins.bool
+    """Whether they follow the caller."""
     def __init__(
         self,
         *,
         user_id: _builtins.int = ...,
         follower_count: _builtins.int = ...,
         followee_count: _builtins.int = ...,
+        viewer_follows: _builtins.bool = ...,
+        follows_viewer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["followee_count", b"followee_count", "follower_count", b"follower_count", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followee_count", b"followee_count", "follower_count", b"follower_count", "follows_viewer", b"follows_viewer", "user_id", b"user_id", "viewer_follows", b"viewer_follows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,7 +64,7 @@ class StatsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetUserStats(self, request, context):
-        """Counts the followers and follows of many people.
+        """Counts the followers and follows of many people, and tells how the caller and each of them stand to each other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

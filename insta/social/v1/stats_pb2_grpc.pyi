@@ -19,7 +19,7 @@ class StatsServiceStub:
     BatchGetPostStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.BatchGetPostStatsRequest, _stats_pb2.BatchGetPostStatsResponse]
     """Counts the likes and comments of many posts, and tells which of them the caller likes."""
     BatchGetUserStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.BatchGetUserStatsRequest, _stats_pb2.BatchGetUserStatsResponse]
-    """Counts the followers and follows of many people."""
+    """Counts the followers and follows of many people, and tells how the caller and each of them stand to each other."""
     GetErasure: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetErasureRequest, _stats_pb2.GetErasureResponse]
     """Tells what is left of a deleted account here. Of an account that was not deleted it tells what there is."""
 
@@ -40,7 +40,7 @@ class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stats_pb2.BatchGetUserStatsRequest,
         context: _aio.ServicerContext[_stats_pb2.BatchGetUserStatsRequest, _abc.Awaitable[_stats_pb2.BatchGetUserStatsResponse]],
     ) -> _abc.Awaitable[_stats_pb2.BatchGetUserStatsResponse]:
-        """Counts the followers and follows of many people."""
+        """Counts the followers and follows of many people, and tells how the caller and each of them stand to each other."""
 
     @_abc_1.abstractmethod
     def GetErasure(
