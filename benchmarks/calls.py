@@ -256,7 +256,8 @@ class _Table:
             busy = statistics.median(each.busy for each in rounds)
             failed = sum((each.codes for each in rounds), Counter()).keys() - {"OK"}
             if busy < BUSY:
-                doubts.append(f"{name} was {busy:.1%} busy")
+                disk = statistics.median(each.disk for each in rounds)
+                doubts.append(f"{name} was {busy:.1%} busy, and waited for the disk for {disk:.1%}")
             if failed:
                 doubts.append(f"{name} answered {', '.join(sorted(failed))}")
         return "; ".join(doubts)
@@ -294,6 +295,7 @@ class _Table:
                     "per_second": [each.per_second for each in rounds],
                     "cpu_microseconds": [each.cpu_seconds * 1e6 for each in rounds],
                     "busy": [each.busy for each in rounds],
+                    "disk": [each.disk for each in rounds],
                     "p50_milliseconds": [each.p50 * 1e3 for each in rounds],
                     "p99_milliseconds": [each.p99 * 1e3 for each in rounds],
                     "codes": dict(sum((each.codes for each in rounds), Counter())),

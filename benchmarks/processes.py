@@ -29,6 +29,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
+def disk_seconds(core: int) -> float:
+    """How long a core had nothing to do until a disk would be done."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            return int(ticks[4]) * _TICK
+    raise LookupError(f"there is no core {core}")
+
+
 def rss_bytes(pid: int) -> int:
     """How much of a process is in memory."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
