@@ -18,6 +18,10 @@ PARTS: Mapping[str, Callable[[Options, Console], Part]] = {
 }
 
 
+# The load of a machine that does nothing else.
+_QUIET = 0.5
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice(list(PARTS)))
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Medians are taken of so many.")
@@ -35,9 +39,12 @@ def main(parts: Sequence[str], rounds: int, seconds: float) -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
     options = Options(rounds, seconds)
     console = Console()
+    load_before = os.getloadavg()[0]
+    if load_before > _QUIET:
+        console.print(f"The machine is busy (load {load_before:.1f}): many figures will not count.", style="yellow")
     for name in parts or PARTS:
         part = PARTS[name](options, console)
-        figures = report.save(part, {"rounds": rounds, "seconds": seconds})
+        figures = report.save(part, {"rounds": rounds, "seconds": seconds, "load_before": load_before})
         report.show(part, console)
         console.print(f"\nThe picture is {report.draw(part)}, all figures are in {figures}.", highlight=False)
 

@@ -152,7 +152,6 @@ def save(part: Part, settings: Mapping[str, Any], folder: Path = BUILD) -> Path:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": machine(),
-        "load_before": os.getloadavg()[0],
         "settings": dict(settings),
         "goals": [{**asdict(verdict), "verdict": verdict.word} for verdict in part.verdicts],
         **part.figures,

@@ -96,14 +96,14 @@ def apart(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[
 
 
 @contextmanager
-def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE, threads: int = 1) -> Iterator[Side]:
+def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE) -> Iterator[Side]:
     """The Django REST framework server.
 
     Args:
         data: A folder that `peer.prepare` filled, with the code in it.
         gunicorn: The program.
     """
-    command = [str(gunicorn), "-w", "1", "-k", "gthread", "--threads", str(threads), "--keep-alive", "30"]
+    command = [str(gunicorn), "-w", "1", "-k", "gthread", "--threads", "1", "--keep-alive", "30"]
     command += ["-b", _LOOPBACK, "--no-control-socket", "--chdir", str(data), "site_wsgi:application"]
     with _started(command, os.environ, core, _GUNICORN_READY, stderr=subprocess.STDOUT) as (there, at):
         yield Side("DRF", at, there, load.HTTP)
