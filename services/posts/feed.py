@@ -2,19 +2,29 @@
 
 First the newest post of each author, one look into an index each. Of as many authors as the page has posts these are
 enough: whatever the others have is older. Then the posts of those authors, none of them older than the page can be.
+
+Of very many authors a page is often found sooner among the newest posts of anybody. How many of these it would take is
+told by the first of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import peewee
 
-from chassis.query import compiled, each, param
+from chassis.query import among, compiled, each, param
 from chassis.store import Database
 from services.posts.models import Post
 from services.posts.posts import PostRow, columns
+
+# Of fewer authors the look at each is over before the other way has begun.
+_MANY_AUTHORS = 200
+# To pass over a post costs a fraction of the look at an author: so many posts for each author at most, and a part of
+# them to tell whether that will do.
+_POSTS_AN_AUTHOR = 2
+_TRIED = 8
 
 
 class _Newest(NamedTuple):
@@ -22,6 +32,13 @@ class _Newest(NamedTuple):
 
     author_id: int
     post_id: int | None
+
+
+class _Passed(NamedTuple):
+    """A post of anybody."""
+
+    id: int
+    author_id: int
 
 
 _authors = each("authors")
@@ -40,11 +57,51 @@ _candidates = peewee.Select([_authors, _candidate], [_candidate.id]).where(_cand
 _page = compiled(
     Post.select(*columns).where(Post.id.in_(_candidates)).order_by(Post.id.desc()).limit(param("limit")), row=PostRow
 )
+_passed = compiled(
+    Post.select(Post.id, Post.author_id)
+    .where(Post.id < param("below"))
+    .order_by(Post.id.desc())
+    .limit(param("limit")),
+    row=_Passed,
+)
+_by_ids = compiled(Post.select(*columns).where(among(Post.id, "ids")).order_by(Post.id.desc()), row=PostRow)
 
 
 def by_authors(db: Database, author_ids: Sequence[int], below: int, limit: int) -> list[PostRow]:
     """The posts of some authors with ids below one, the newest first, `limit` at most."""
-    newest = [found for found in _newest.all(db, authors=author_ids, below=below, limit=limit) if found.post_id]
+    # Each once, and in their order: neighbours in the index are looked at one after the other.
+    authors = dict.fromkeys(author_ids)
+    # All queries see one moment: what is deleted between two of them would make a page look like the last.
+    with db.atomic():
+        if len(authors) >= _MANY_AUTHORS:
+            post_ids = _among_newest(db, authors, below, limit)
+            if post_ids is not None:
+                return _by_ids.all(db, ids=post_ids)
+        return _merged(db, authors, below, limit)
+
+
+def _among_newest(db: Database, authors: Collection[int], below: int, limit: int) -> list[int] | None:
+    """The ids of their posts, found by passing over those of everybody. None: it would take too many."""
+    most = _POSTS_AN_AUTHOR * len(authors)
+    found: list[int] = []
+    passed = 0
+    size = most // _TRIED
+    while size:
+        posts = _passed.all(db, below=below, limit=size)
+        found += [post.id for post in posts if post.author_id in authors]
+        if len(found) >= limit or len(posts) < size:
+            return found[:limit]
+        passed += size
+        below = posts[-1].id
+        # As many again as the missing ones would take if they came no less often, and some more.
+        size = passed * (limit - len(found)) // max(len(found), 1) * 5 // 4 + 1
+        if passed + size > most:
+            return None
+    return None
+
+
+def _merged(db: Database, authors: Collection[int], below: int, limit: int) -> list[PostRow]:
+    newest = [found for found in _newest.all(db, authors=authors, below=below, limit=limit) if found.post_id]
     if not newest:
         return []
     oldest = newest[-1].post_id if len(newest) == limit else 0
