@@ -21,10 +21,10 @@ from services.posts.posts import PostRow, columns
 
 # Of fewer authors the look at each is over before the other way has begun.
 _MANY_AUTHORS = 200
-# To pass over a post costs a fraction of the look at an author: so many posts for each author at most, and a part of
-# them to tell whether that will do.
-_POSTS_AN_AUTHOR = 2
-_TRIED = 8
+# To pass over a post costs a fraction of the look at an author: at most so many are passed over for each of them.
+_POSTS_AN_AUTHOR = 4
+# After so many for each post of the page it is estimated how many it will take.
+_TRIED = 16
 
 
 class _Newest(NamedTuple):
@@ -32,13 +32,6 @@ class _Newest(NamedTuple):
 
     author_id: int
     post_id: int | None
-
-
-class _Passed(NamedTuple):
-    """A post of anybody."""
-
-    id: int
-    author_id: int
 
 
 _authors = each("authors")
@@ -53,16 +46,18 @@ _newest = compiled(
 )
 _candidate = Post.alias("candidate")
 _newest_of_each = _own_below.where(_own.id >= param("oldest")).limit(param("limit"))
-_candidates = peewee.Select([_authors, _candidate], [_candidate.id]).where(_candidate.id.in_(_newest_of_each))
+# The author a second time: so the posts are looked up in the index only, not in the table.
+_candidates = peewee.Select([_authors, _candidate], [_candidate.id]).where(
+    _candidate.author_id == _author_id, _candidate.id.in_(_newest_of_each)
+)
 _page = compiled(
     Post.select(*columns).where(Post.id.in_(_candidates)).order_by(Post.id.desc()).limit(param("limit")), row=PostRow
 )
-_passed = compiled(
+_of_anybody = compiled(
     Post.select(Post.id, Post.author_id)
     .where(Post.id < param("below"))
     .order_by(Post.id.desc())
-    .limit(param("limit")),
-    row=_Passed,
+    .limit(param("limit"))
 )
 _by_ids = compiled(Post.select(*columns).where(among(Post.id, "ids")).order_by(Post.id.desc()), row=PostRow)
 
@@ -83,21 +78,20 @@ def by_authors(db: Database, author_ids: Sequence[int], below: int, limit: int) 
 def _among_newest(db: Database, authors: Collection[int], below: int, limit: int) -> list[int] | None:
     """The ids of their posts, found by passing over those of everybody. None: it would take too many."""
     most = _POSTS_AN_AUTHOR * len(authors)
+    size = min(_TRIED * limit, most // 4)
     found: list[int] = []
     passed = 0
-    size = most // _TRIED
-    while size:
-        posts = _passed.all(db, below=below, limit=size)
-        found += [post.id for post in posts if post.author_id in authors]
+    while True:
+        posts = _of_anybody.all(db, below=below, limit=size)
+        found += [post_id for post_id, author_id in posts if author_id in authors]
         if len(found) >= limit or len(posts) < size:
             return found[:limit]
+        below, _ = posts[-1]
         passed += size
-        below = posts[-1].id
-        # As many again as the missing ones would take if they came no less often, and some more.
-        size = passed * (limit - len(found)) // max(len(found), 1) * 5 // 4 + 1
-        if passed + size > most:
+        if passed * limit > most * len(found):
             return None
-    return None
+        # What the rest takes if they come no less often from here on, and some more.
+        size = passed * (limit - len(found)) // len(found) * 5 // 4 + 1
 
 
 def _merged(db: Database, authors: Collection[int], below: int, limit: int) -> list[PostRow]:
