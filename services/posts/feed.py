@@ -19,10 +19,10 @@ from chassis.store import Database
 from services.posts.models import Post
 from services.posts.posts import PostRow, columns
 
-# Of fewer authors the look at each is over before the other way has begun.
-_MANY_AUTHORS = 200
+# A look at each of fewer authors costs little more than the attempt that tells.
+_MANY_AUTHORS = 1_500
 # To pass over a post costs a fraction of the look at an author: at most so many are passed over for each of them.
-_POSTS_AN_AUTHOR = 4
+_POSTS_AN_AUTHOR = 2
 # After so many for each post of the page it is estimated how many it will take.
 _TRIED = 16
 
@@ -91,7 +91,7 @@ def _among_newest(db: Database, authors: Collection[int], below: int, limit: int
         if passed * limit > most * len(found):
             return None
         # What the rest takes if they come no less often from here on, and some more.
-        size = passed * (limit - len(found)) // len(found) * 5 // 4 + 1
+        size = min(passed * (limit - len(found)) * 5 // (4 * len(found)) + 1, most - passed)
 
 
 def _merged(db: Database, authors: Collection[int], below: int, limit: int) -> list[PostRow]:
