@@ -23,7 +23,7 @@ class Measured:
         cpu_seconds: Of all processes of the side, for each of these calls.
         busy: How much of its core the side used, 1.0 for all.
         p50, p99: Of the seconds that calls took which were due and answered well.
-        codes: How often each status code came.
+        codes: How often each status code came, of these calls.
         kept: The outcomes whose answers were kept.
     """
 
@@ -51,18 +51,21 @@ def measure(side: Side, load: Load) -> Measured:
     outcomes = Running(load).outcomes(look, look)
     (began, cpu_before), (ended, cpu_after) = at
     cpu = cpu_after - cpu_before
+    last = max((each.due + each.seconds for each in outcomes), default=0.0)
+    # Calls that are made once may have run out.
+    length = min(load.seconds, last) if load.once else load.seconds
     # Those that end in the time that counts, whenever they began: as many are under way at its start as at its end.
-    answered = sum(0 <= each.due + each.seconds < load.seconds for each in outcomes if each.code == "OK")
+    answered = sum(0 <= each.due + each.seconds <= length for each in outcomes if each.code == "OK")
     # Those that were due then, however late they ended.
     due = [each for each in outcomes if each.due >= 0]
     seconds = sorted(each.seconds for each in due if each.code == "OK")
     return Measured(
-        per_second=answered / load.seconds,
+        per_second=answered / length if answered else 0.0,
         cpu_seconds=cpu / answered if answered else 0.0,
         busy=cpu / (ended - began),
         p50=_quantile(seconds, 0.5),
         p99=_quantile(seconds, 0.99),
-        codes=Counter(each.code for each in outcomes),
+        codes=Counter(each.code for each in due),
         kept=[each for each in due if each.answer],
     )
 
