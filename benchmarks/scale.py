@@ -5,36 +5,42 @@ The suites run side by side, and one at a time is under load, so that what the m
 
 from __future__ import annotations
 
-import base64
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import message
+from rich.console import Console
 
 from benchmarks import data, sides, sizes
 from benchmarks.load import Call, Load, rpc
 from benchmarks.measuring import BUSY, Measured, measure
-from benchmarks.sides import Side
+from benchmarks.options import Options
+from benchmarks.report import Bars, Goal, Part, Rows, Verdict, figure, judged
+from benchmarks.sides import BUILD, LOAD_CORE, SERVER_CORE, Side
 from benchmarks.sizes import Network, Size
 from insta.gateway.v1 import feed_pb2, posts_pb2, profiles_pb2
 
+NAME, TITLE = "scale", "The same calls as data grow"
 SIZES = (sizes.SMALL, sizes.MIDDLE, sizes.LARGE)
 # How much more a read may cost in a large network than in the smallest.
 FLAT = 1.3
-# What the first page of a feed may cost, in seconds of the processor, by how many others its reader follows.
-FEED_LIMITS = {1_000: 0.0025, 5_000: 0.010}
-MEMORY_LIMIT_BYTES = 150_000_000
+# What the first page of a feed may cost, in milliseconds of the processor, by how many others its reader follows.
+FEED_LIMITS = {1_000: 2.5, 5_000: 10.0}
+MEMORY_MEGABYTES = 150.0
 
 _AT_ONCE = 16
 _WARM_UP_SECONDS = 0.3
 _VIEWERS = 20
+# Of so many answers one is looked at.
+_KEEP = 20
 # So many different ones are asked for: more than caches hold.
 _ASKED = 5_000
 _CHANGED = 2_000
@@ -62,78 +68,45 @@ class Kind:
 
     Attributes:
         ask: Takes the network and a source of random numbers, of which each round has another.
-        limit: What it may cost at most, in seconds of the processor.
+        limit: What it may cost at most, in milliseconds of the processor.
+        reads: Whether it changes nothing.
     """
 
     name: str
     ask: Callable[[Network, random.Random], Asked]
     limit: float | None = None
+    reads: bool = True
 
 
-@dataclass
-class Cost:
-    """What a kind of call cost in one network, one figure for each round."""
+class _Served(NamedTuple):
+    """A network and the suite that holds it."""
 
-    rounds: list[Measured] = field(default_factory=list)
-    wrong: int = 0
-
-    @property
-    def cpu_seconds(self) -> float:
-        return statistics.median(each.cpu_seconds for each in self.rounds)
-
-    @property
-    def counts(self) -> bool:
-        """Whether the core was busy, and each call was answered, and rightly."""
-        busy = statistics.median(each.busy for each in self.rounds) >= BUSY
-        return busy and not self.wrong and all(set(each.codes) == {"OK"} for each in self.rounds)
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "cpu_seconds": self.cpu_seconds,
-            "rounds": [each.cpu_seconds for each in self.rounds],
-            "per_second": statistics.median(each.per_second for each in self.rounds),
-            "busy": statistics.median(each.busy for each in self.rounds),
-            "counts": self.counts,
-        }
+    network: Network
+    side: Side
 
 
-def run(
-    rounds: int = 3,
-    seconds: float = 1.0,
-    of: Sequence[Size] = SIZES,
-    report: sizes.Report = lambda what, seconds: None,
-) -> dict[str, Any]:
-    """Measure all kinds of calls in networks of these sizes, the smallest first.
-
-    Args:
-        seconds: How long each load lasts.
-        report: Told what was done, and how many seconds it took.
-    """
-    with ExitStack() as open_, tempfile.TemporaryDirectory(dir=_work()) as folder:
-        suites = [(size, *_suite(open_, size, Path(folder) / str(number), report)) for number, size in enumerate(of)]
-        kinds = [*_reads(of[0]), *_changes()]
-        costs = {kind.name: [Cost() for _ in of] for kind in kinds}
-        # What changes the networks comes when all has been read.
-        for some in (_reads(of[0]), _changes()):
-            for number in range(rounds):
-                began = time.perf_counter()
-                tokens = [data.bearers(_settings(side), _callers(network)) for _, network, side in suites]
-                for kind in some:
-                    for index, (_, network, side) in enumerate(suites):
-                        asked = kind.ask(network, random.Random(f"{number} {kind.name}"))
-                        _add(costs[kind.name][index], side, asked, tokens[index], seconds)
-                report(f"round {number + 1} of {rounds} done", time.perf_counter() - began)
-        memory = [side.rss_bytes() for _, _, side in suites]
-    return _results(of, kinds, costs, memory)
+def run(options: Options, console: Console) -> Part:
+    """Measure all kinds of calls in networks of all sizes."""
+    return of_sizes(SIZES, options, console)
 
 
-def _suite(
-    open_: ExitStack, size: Size, folder: Path, report: sizes.Report
-) -> tuple[Network, Side]:
+def of_sizes(of: Sequence[Size], options: Options, console: Console) -> Part:
+    """Measure all kinds of calls in networks of these sizes, the smallest first."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    # On the disk of the networks that are kept, and not in the memory that temporary files may be in.
+    with ExitStack() as open_, tempfile.TemporaryDirectory(prefix="scale-", dir=BUILD) as folder:
+        served = [_serve(open_, size, Path(folder) / str(number), options, console) for number, size in enumerate(of)]
+        return _Growth(served, options, console).part()
+
+
+def _serve(open_: ExitStack, size: Size, folder: Path, options: Options, console: Console) -> _Served:
+    def report(what: str, seconds: float) -> None:
+        console.print(f"{what} in {seconds:.1f} s", style="dim", highlight=False)
+
     network = sizes.serve(size, folder, report)
-    side = open_.enter_context(sides.together(folder))
+    side = open_.enter_context(sides.together(folder, SERVER_CORE if options.pinned else None))
     _calm(side)
-    return network, side
+    return _Served(network, side)
 
 
 def _calm(side: Side) -> None:
@@ -143,54 +116,149 @@ def _calm(side: Side) -> None:
     while time.monotonic() < until:
         time.sleep(_CALM_SECONDS)
         now = side.cpu_seconds()
-        if now - before <= _CALM_SECONDS / 20:
+        if now - before <= _CALM_SECONDS / 10:
             return
         before = now
     raise RuntimeError("a suite that nobody calls is still busy; its log says with what")
 
 
-def _add(cost: Cost, side: Side, asked: Asked, tokens: Sequence[str], seconds: float) -> None:
-    load = Load(
-        side.address,
-        asked.calls,
-        tokens,
-        seconds,
-        at_once=_AT_ONCE,
-        warm_up=min(_WARM_UP_SECONDS, seconds),
-        keep=20,
-        core=sides.LOAD_CORE,
-    )
-    measured = measure(side, load)
-    cost.rounds.append(measured)
-    cost.wrong += sum(not asked.check(base64.b64decode(each.answer)) for each in measured.kept)
+class _Growth:
+    """The measuring in networks that are served, the smallest first."""
+
+    def __init__(self, served: Sequence[_Served], options: Options, console: Console) -> None:
+        self._served = served
+        self._options = options
+        self._console = console
+        self._kinds = [*_reads(served[0].network.size), *_changes()]
+        self._measured: dict[str, list[list[Measured]]] = {kind.name: [[] for _ in served] for kind in self._kinds}
+        self._wrong: Counter[str] = Counter()
+        self._rss = [0] * len(served)
+
+    def part(self) -> Part:
+        """Measure, and sum up."""
+        # What changes the networks comes when all has been read.
+        for reads in (True, False):
+            kinds = [kind for kind in self._kinds if kind.reads == reads]
+            for number in range(self._options.rounds):
+                began = time.perf_counter()
+                self._round(number, kinds)
+                took = f"{'reads' if reads else 'changes'}, round {number + 1} of {self._options.rounds}"
+                self._console.print(f"{took} in {time.perf_counter() - began:.1f} s", style="dim", highlight=False)
+            self._rss = [max(rss, of.side.rss_bytes()) for rss, of in zip(self._rss, self._served, strict=True)]
+        return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows()], self._figures())
+
+    def _round(self, number: int, kinds: Sequence[Kind]) -> None:
+        """Each kind of call in all networks, one after the other."""
+        # They live for minutes.
+        tokens = [data.bearers(_settings(of.side), _callers(of.network)) for of in self._served]
+        for kind in kinds:
+            for index, of in enumerate(self._served):
+                asked = kind.ask(of.network, random.Random(f"{number} {kind.name}"))
+                with self._alone(of.side):
+                    found = self._measure(of.side, asked.calls, tokens[index])
+                self._measured[kind.name][index].append(found)
+                self._wrong[kind.name] += sum(not asked.check(each.message) for each in found.kept)
+
+    @contextmanager
+    def _alone(self, side: Side) -> Iterator[None]:
+        """While no other suite runs."""
+        with ExitStack() as halted:
+            for of in self._served:
+                if of.side is not side:
+                    halted.enter_context(of.side.halted())
+            yield
+
+    def _measure(self, side: Side, calls: Sequence[Call], tokens: Sequence[str]) -> Measured:
+        load = Load(
+            side.address,
+            calls,
+            tokens,
+            self._options.seconds,
+            at_once=_AT_ONCE,
+            warm_up=min(_WARM_UP_SECONDS, self._options.seconds),
+            keep=_KEEP,
+            core=LOAD_CORE if self._options.pinned else None,
+        )
+        return measure(side, load)
+
+    def _verdicts(self) -> list[Verdict]:
+        smallest = self._served[0].network.size.name
+        verdicts = []
+        for kind in self._kinds:
+            rounds, doubt = self._measured[kind.name], self._doubt(kind)
+            if kind.reads and len(rounds) > 1:
+                growth = [_growth(rounds[0], large) for large in rounds[1:]]
+                goal = Goal(kind.name, smallest, FLAT, at_most=True)
+                verdicts.append(judged(goal, max(growth, key=statistics.median), doubt))
+        for kind in self._kinds:
+            if kind.limit is not None:
+                costs = [[each.cpu_seconds * 1e3 for each in rounds] for rounds in self._measured[kind.name]]
+                goal = Goal(f"{kind.name}: CPU of the first page", "", kind.limit, unit="ms", at_most=True)
+                verdicts.append(judged(goal, max(costs, key=statistics.median), self._doubt(kind)))
+        goal = Goal("memory of insta up, at its most", "", MEMORY_MEGABYTES, unit="MB", at_most=True)
+        return [*verdicts, judged(goal, [max(self._rss) / 1e6])]
+
+    def _doubt(self, kind: Kind) -> str:
+        """Why what was measured of a kind of call does not count. Empty: it does."""
+        doubts = []
+        for of, rounds in zip(self._served, self._measured[kind.name], strict=True):
+            name = of.network.size.name
+            busy = statistics.median(each.busy for each in rounds)
+            failed = sum((each.codes for each in rounds), Counter[str]()).keys() - {"OK"}
+            if busy < BUSY:
+                doubts.append(f"with {name} the core was {busy:.0%} busy")
+            if failed:
+                doubts.append(f"with {name} calls failed with {', '.join(sorted(failed))}")
+        if self._wrong[kind.name]:
+            doubts.append(f"{self._wrong[kind.name]} answers were wrong")
+        return "; ".join(doubts)
+
+    def _bars(self) -> list[Bars]:
+        rows = [
+            (kind.name, of.network.size.name, _median(rounds) * 1e6)
+            for kind in self._kinds
+            for of, rounds in zip(self._served, self._measured[kind.name], strict=True)
+        ]
+        return [Bars("CPU of a call", "µs", rows)]
+
+    def _rows(self) -> Rows:
+        names = [of.network.size.name for of in self._served]
+        rows = []
+        for kind in self._kinds:
+            first, *larger = self._measured[kind.name]
+            growth = [figure(statistics.median(_growth(first, rounds))) for rounds in larger]
+            rows.append((kind.name, *(figure(_median(rounds) * 1e6) for rounds in (first, *larger)), *growth))
+        headings = ("call", *(f"µs: {name}" for name in names), *(f"x: {name}" for name in names[1:]))
+        return Rows("CPU of a call, and how many times what it costs in the smallest network", headings, rows)
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "sizes": [asdict(of.network.size) for of in self._served],
+            "rss_bytes": self._rss,
+            "measured": [
+                {
+                    "call": kind.name,
+                    "size": of.network.size.name,
+                    "cpu_microseconds": [each.cpu_seconds * 1e6 for each in rounds],
+                    "per_second": [each.per_second for each in rounds],
+                    "busy": [each.busy for each in rounds],
+                    "codes": dict(sum((each.codes for each in rounds), Counter[str]())),
+                }
+                for kind in self._kinds
+                for of, rounds in zip(self._served, self._measured[kind.name], strict=True)
+            ],
+        }
 
 
-def _results(
-    of: Sequence[Size], kinds: Sequence[Kind], costs: Mapping[str, Sequence[Cost]], memory: Sequence[int]
-) -> dict[str, Any]:
-    reads = {kind.name for kind in _reads(of[0])}
-    return {
-        "sizes": [size.name for size in of],
-        "memory_bytes": memory,
-        "memory_limit_bytes": MEMORY_LIMIT_BYTES,
-        "memory_met": max(memory) <= MEMORY_LIMIT_BYTES,
-        "calls": [_result(kind, costs[kind.name], reads=kind.name in reads) for kind in kinds],
-    }
+def _growth(first: Sequence[Measured], rounds: Sequence[Measured]) -> list[float]:
+    """Round by round how many times what it cost first: the machine is not as fast from one minute to the next."""
+    return [
+        large.cpu_seconds / small.cpu_seconds for small, large in zip(first, rounds, strict=True) if small.cpu_seconds
+    ]
 
 
-def _result(kind: Kind, costs: Sequence[Cost], *, reads: bool) -> dict[str, Any]:
-    first = costs[0].cpu_seconds
-    growth = max(cost.cpu_seconds / first for cost in costs)
-    most = max(cost.cpu_seconds for cost in costs)
-    return {
-        "call": kind.name,
-        "reads": reads,
-        "costs": [cost.json() for cost in costs],
-        "growth": growth,
-        "growth_limit": FLAT if reads else None,
-        "limit_seconds": kind.limit,
-        "met": not (reads and growth > FLAT) and not (kind.limit is not None and most > kind.limit),
-    }
+def _median(rounds: Sequence[Measured]) -> float:
+    return statistics.median(each.cpu_seconds for each in rounds)
 
 
 def _reads(size: Size) -> list[Kind]:
@@ -215,10 +283,10 @@ def _reads(size: Size) -> list[Kind]:
 
 def _changes() -> list[Kind]:
     return [
-        Kind("LikePost and UnlikePost", _like_any),
-        Kind("LikePost and UnlikePost, the most liked", _like_the_hit),
-        Kind("FollowUser and UnfollowUser, the most followed", _follow_the_star),
-        Kind("CreatePost, by the most followed", _create_post),
+        Kind("LikePost and UnlikePost", _like_any, reads=False),
+        Kind("LikePost and UnlikePost, the most liked", _like_the_hit, reads=False),
+        Kind("FollowUser and UnfollowUser, the most followed", _follow_the_star, reads=False),
+        Kind("CreatePost, by the most followed", _create_post, reads=False),
     ]
 
 
@@ -231,13 +299,13 @@ def _viewers(network: Network) -> list[int]:
 
 
 def _callers(network: Network) -> list[int]:
-    """Whose tokens the calls need, in the order of `Call.token`: the star's, the viewers', then the readers' of feeds."""
+    """Whose tokens the calls need, in the order of `Call.token`: the star's, viewers', and those of who reads feeds."""
     return [network.star, *_viewers(network), *(reader for some in network.readers.values() for reader in some)]
 
 
 def _by_viewers(method: str, requests: Sequence[message.Message]) -> list[Call]:
     """Calls by one viewer after the other. One request is asked by all of them."""
-    many = requests if len(requests) > 1 else requests * _VIEWERS
+    many = requests if len(requests) > 1 else [*requests] * _VIEWERS
     return [rpc(method, request, 1 + number % _VIEWERS) for number, request in enumerate(many)]
 
 
@@ -358,9 +426,3 @@ def _create_post(network: Network, rng: random.Random) -> Asked:
 def _settings(side: Side) -> Any:
     assert side.settings is not None
     return side.settings
-
-
-def _work() -> Path:
-    """On the disk of the build, which need not be that of the temporary files."""
-    sides.BUILD.mkdir(parents=True, exist_ok=True)
-    return sides.BUILD

@@ -148,7 +148,7 @@ class Network:
                 moment += 1
                 yield moment, rng.choice(crowd), post_id, _TEXT, moment
 
-    def _crowds(self, rng: random.Random, post_ids: Sequence[int]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    def _crowds(self, rng: random.Random, post_ids: list[int]) -> Iterator[tuple[list[int], list[int]]]:
         """Some posts in turn, and the people who are about then."""
         everybody = range(1, self.size.people + 1)
         for start in range(0, len(post_ids), _CROWD_POSTS):

@@ -11,7 +11,7 @@ import apsw
 from suite.main import main as insta
 
 
-class Disk(apsw.VFS):  # type: ignore[misc]
+class Disk(apsw.VFS):
     """What lies between SQLite and the real files: a VFS.
 
     Attributes:
@@ -36,7 +36,7 @@ class Disk(apsw.VFS):  # type: ignore[misc]
         return File(self, name, flags)
 
 
-class File(apsw.VFSFile):  # type: ignore[misc]
+class File(apsw.VFSFile):
     """A file on a `Disk`."""
 
     def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:

@@ -54,10 +54,7 @@ _page = compiled(
     Post.select(*columns).where(Post.id.in_(_candidates)).order_by(Post.id.desc()).limit(param("limit")), row=PostRow
 )
 _of_anybody = compiled(
-    Post.select(Post.id, Post.author_id)
-    .where(Post.id < param("below"))
-    .order_by(Post.id.desc())
-    .limit(param("limit"))
+    Post.select(Post.id, Post.author_id).where(Post.id < param("below")).order_by(Post.id.desc()).limit(param("limit"))
 )
 _by_ids = compiled(Post.select(*columns).where(among(Post.id, "ids")).order_by(Post.id.desc()), row=PostRow)
 
