@@ -11,8 +11,10 @@ import hashlib
 import json
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -186,7 +188,12 @@ def serve(size: Size, folder: Path, report: Report = lambda what, seconds: None)
     parameters = json.dumps([_VERSION, asdict(size)])
     kept = KEPT / hashlib.sha256(parameters.encode()).hexdigest()[:16]
     if not kept.exists():
-        _make(network, kept, report)
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=KEPT) as unfinished:
+            fill(network, Path(unfinished) / "data", report)
+            # Somebody else may have been faster.
+            with suppress(OSError):
+                (Path(unfinished) / "data").rename(kept)
     began = time.perf_counter()
     folder.mkdir(mode=0o700, parents=True)
     for database in kept.glob("*.db"):
@@ -195,10 +202,9 @@ def serve(size: Size, folder: Path, report: Report = lambda what, seconds: None)
     return network
 
 
-def _make(network: Network, kept: Path, report: Report) -> None:
-    unfinished = kept.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    settings = from_environment({"INSTA_DATA": str(unfinished)})
+def fill(network: Network, folder: Path, report: Report = lambda what, seconds: None) -> None:
+    """Make the databases of a network, in a folder where there are none."""
+    settings = from_environment({"INSTA_DATA": str(folder)})
     rows: Mapping[str, tuple[str, Iterable[object], Callable[..., object]]] = {
         "people": ("users", network.people(), bulk.add_users),
         "posts": ("posts", network.posts(), bulk.add_posts),
@@ -214,7 +220,6 @@ def _make(network: Network, kept: Path, report: Report) -> None:
             counts: list[int] = []
             bulk.load(stores[service], iter(made), add, counts.append, hold_seconds=_HOLD_SECONDS)
             report(f"{network.size.name}: {sum(counts):,} {what} loaded", time.perf_counter() - began)
-    unfinished.rename(kept)
 
 
 def _hurry(db: Database) -> None:
