@@ -36,7 +36,8 @@ FLAT = 1.3
 FEED_LIMITS = {1_000: 2.5, 5_000: 10.0}
 MEMORY_MEGABYTES = 150.0
 
-_AT_ONCE = 16
+# Enough to keep the core busy; more of the dearest calls would wait for so long that some are refused.
+_AT_ONCE = 8
 _WARM_UP_SECONDS = 0.3
 _VIEWERS = 20
 # Of so many answers one is looked at.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Set
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -18,65 +20,50 @@ from suite import bulk
 from tests.people import WithToken
 from tests.running import RunningSuite, running
 
-# As many are too many to look at each of them first. A twelfth of the posts are theirs: a long page takes several looks.
-MANY = 1_600
-SIZE = Size(
-    "big",
-    people=24_000,
-    authors=18_000,
-    posts=20_000,
-    likes=20,
-    star_followers=10,
-    hit_likes=10,
-    readers=((1, 20), (1, MANY)),
-)
+# As many are too many to look at each of them first.
+MANY = 1_000
+SIZE = Size("big", people=24_000, authors=18_000, posts=20_000, likes=20, star_followers=10, hit_likes=10, readers=())
+# Of those whom somebody follows so many write: their posts are close together, or less so, or a few among very many.
+WRITING = (MANY, 450, 1)
+
+
+@dataclass(frozen=True)
+class Big:
+    """A suite that holds a network.
+
+    Attributes:
+        followees: Whom somebody follows, by their id: as many write as `WRITING` says, in its order.
+    """
+
+    suite: RunningSuite
+    network: Network
+    followees: Mapping[int, Sequence[int]]
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    return Network(SIZE)
-
-
-@pytest.fixture(scope="module")
-def quiet_reader(network: Network) -> int:
-    """Somebody who follows very many, of whom only the star writes."""
-    following = {follower for _, follower, _ in network.follows()}
-    return min(set(range(1, SIZE.people + 1)) - _busy(network) - following)
-
-
-@pytest.fixture(scope="module")
-def big(tmp_path_factory: pytest.TempPathFactory, network: Network, quiet_reader: int) -> Iterator[RunningSuite]:
-    """A suite that holds the network."""
+def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Big]:
     folder: Path = tmp_path_factory.mktemp("big") / "var"
+    network = Network(SIZE)
     sizes.fill(network, folder)
-    silent = sorted(set(range(1, SIZE.people + 1)) - _busy(network) - {quiet_reader})[:MANY]
+    authors = [network.star, *network.prolific, *network.authors]
+    random.Random(1).shuffle(authors)
+    following = {follower for _, follower, _ in network.follows()}
+    silent = sorted(set(range(1, SIZE.people + 1)) - {*authors, *following})
+    followees = {silent.pop(): [*authors[:count], *silent[: MANY - count]] for count in WRITING}
+    follows = [(0, follower, followee) for follower, some in followees.items() for followee in some]
     with bulk.open_stores(Settings(data=folder)) as stores:
-        follows = [(0, quiet_reader, followee) for followee in [*silent, network.star]]
         stores["social"].write_now(lambda db: bulk.add_follows(follows, db))
     with running("together", folder, superuser=False) as started:
-        yield started
+        yield Big(started, network, followees)
 
 
 @pytest.mark.parametrize("page_size", [20, 100])
-async def test_it_is_read_to_its_end(big: RunningSuite, network: Network, page_size: int) -> None:
-    (reader,) = network.readers[MANY]
-    followees = {followee for _, follower, followee in network.follows() if follower == reader}
-    assert len(followees) == MANY
+@pytest.mark.parametrize("reader", range(len(WRITING)), ids=[f"{count} write" for count in WRITING])
+async def test_it_is_read_to_its_end(big: Big, reader: int, page_size: int) -> None:
+    user_id, followees = list(big.followees.items())[reader]
 
-    async with _feed_of(big, reader) as feed:
-        assert await _read(feed, page_size) == _posts_of(network, followees)
-
-
-async def test_the_posts_of_one_are_found_among_those_of_very_many_others(
-    big: RunningSuite, network: Network, quiet_reader: int
-) -> None:
-    async with _feed_of(big, quiet_reader) as feed:
-        assert await _read(feed, 10) == _posts_of(network, {network.star})
-
-
-def _busy(network: Network) -> set[int]:
-    """Who writes."""
-    return {network.star, *network.prolific, *network.authors}
+    async with _feed_of(big.suite, user_id) as feed:
+        assert await _read(feed, page_size) == _posts_of(big.network, set(followees))
 
 
 def _posts_of(network: Network, authors: Set[int]) -> list[int]:
