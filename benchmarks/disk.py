@@ -37,13 +37,12 @@ LEAST_PER_SECOND = 2_500
 ALONE_SYNCS = 1.5
 
 _VIEWERS = 50
-_WARM_UP_SECONDS = 0.3
 _LIKE, _CREATE = "/insta.gateway.v1.PostService/LikePost", "/insta.gateway.v1.PostService/CreatePost"
 _USUAL, _SLOW = "usual disk", "2 ms a sync"
 
 
 @dataclass(frozen=True)
-class _Written:
+class Written:
     """What came of writes to a store: how many in each second, how long one took, and syncs for each."""
 
     per_second: float
@@ -73,7 +72,7 @@ class _Writes:
         self._network = sizes.serve(size, folder / "usual")
         sizes.serve(size, folder / "slow")
         self._calls: dict[tuple[str, str, int], list[Measured]] = {}
-        self._stores: dict[int, list[_Written]] = {}
+        self._stores: dict[int, list[Written]] = {}
 
     def part(self) -> Part:
         """Measure, and sum up."""
@@ -100,7 +99,7 @@ class _Writes:
                     tokens,
                     self._options.seconds,
                     at_once=clients,
-                    warm_up=min(_WARM_UP_SECONDS, self._options.seconds),
+                    warm_up=self._options.warm_up,
                     once=len(calls) > _VIEWERS,
                     core=LOAD_CORE if self._options.pinned else None,
                 )
@@ -111,7 +110,7 @@ class _Writes:
     def _write(self, number: int) -> None:
         for clients in (1, CLIENTS):
             path = self._folder / f"store {number} {clients}"
-            written = asyncio.run(_write(path, clients, self._options.seconds))
+            written = asyncio.run(write(path, clients, self._options.seconds))
             self._stores.setdefault(clients, []).append(written)
             self._tell(f"store alone, {_SLOW}, {clients} at once", written.per_second, written.p50)
 
@@ -214,7 +213,7 @@ def _calls(network: Network, moment: str) -> dict[str, list[Call]]:
     }
 
 
-async def _write(folder: Path, clients: int, seconds: float) -> _Written:
+async def write(folder: Path, clients: int, seconds: float) -> Written:
     """Likes, made by so many at a time, straight through the store of the social service."""
     disk = Disk(f"slow {folder.name}", SYNC_SECONDS)
     assert SOCIAL.migrations is not None
@@ -232,7 +231,7 @@ async def _write(folder: Path, clients: int, seconds: float) -> _Written:
 
         await asyncio.gather(*(client(1 + number) for number in range(clients)))
         lasted = time.perf_counter() - began
-        return _Written(len(taken) / lasted, statistics.median(taken), (disk.syncs - before) / len(taken))
+        return Written(len(taken) / lasted, statistics.median(taken), (disk.syncs - before) / len(taken))
 
 
 def _settings(side: Side) -> Any:

@@ -5,15 +5,15 @@ The suites run side by side, and one at a time is under load, so that what the m
 
 from __future__ import annotations
 
-import random
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 from google.protobuf import message
@@ -38,6 +38,8 @@ MEMORY_MEGABYTES = 150.0
 
 # Enough to keep the core busy; more of the dearest calls would wait for so long that some are refused.
 _AT_ONCE = 8
+# What a call costs is known after a second, and there are many kinds and sizes.
+_SECONDS = 1.0
 _WARM_UP_SECONDS = 0.3
 _VIEWERS = 20
 # Of so many answers one is looked at.
@@ -74,7 +76,7 @@ class Kind:
     """
 
     name: str
-    ask: Callable[[Network, random.Random], Asked]
+    ask: Callable[[Network, Random], Asked]
     limit: float | None = None
     reads: bool = True
 
@@ -91,13 +93,13 @@ def run(options: Options, console: Console) -> Part:
     return of_sizes(SIZES, options, console)
 
 
-def of_sizes(of: Sequence[Size], options: Options, console: Console) -> Part:
-    """Measure all kinds of calls in networks of these sizes, the smallest first."""
+def of_sizes(of: Sequence[Size], options: Options, console: Console, names: Collection[str] = ()) -> Part:
+    """Measure the kinds of calls with these names, or all, in networks of these sizes, the smallest first."""
     BUILD.mkdir(parents=True, exist_ok=True)
     # On the disk of the networks that are kept, and not in the memory that temporary files may be in.
     with ExitStack() as open_, tempfile.TemporaryDirectory(prefix="scale-", dir=BUILD) as folder:
         served = [_serve(open_, size, Path(folder) / str(number), options, console) for number, size in enumerate(of)]
-        return _Growth(served, options, console).part()
+        return _Growth(served, options, console, names).part()
 
 
 def _serve(open_: ExitStack, size: Size, folder: Path, options: Options, console: Console) -> _Served:
@@ -126,11 +128,11 @@ def _calm(side: Side) -> None:
 class _Growth:
     """The measuring in networks that are served, the smallest first."""
 
-    def __init__(self, served: Sequence[_Served], options: Options, console: Console) -> None:
+    def __init__(self, served: Sequence[_Served], options: Options, console: Console, names: Collection[str]) -> None:
         self._served = served
         self._options = options
         self._console = console
-        self._kinds = [*_reads(served[0].network.size), *_changes()]
+        self._kinds = [kind for kind in kinds(served[0].network.size) if not names or kind.name in names]
         self._measured: dict[str, list[list[Measured]]] = {kind.name: [[] for _ in served] for kind in self._kinds}
         self._wrong: Counter[str] = Counter()
         self._rss = [0] * len(served)
@@ -139,22 +141,22 @@ class _Growth:
         """Measure, and sum up."""
         # What changes the networks comes when all has been read.
         for reads in (True, False):
-            kinds = [kind for kind in self._kinds if kind.reads == reads]
+            some = [kind for kind in self._kinds if kind.reads == reads]
             for number in range(self._options.rounds):
                 began = time.perf_counter()
-                self._round(number, kinds)
+                self._round(number, some)
                 took = f"{'reads' if reads else 'changes'}, round {number + 1} of {self._options.rounds}"
                 self._console.print(f"{took} in {time.perf_counter() - began:.1f} s", style="dim", highlight=False)
             self._rss = [max(rss, of.side.rss_bytes()) for rss, of in zip(self._rss, self._served, strict=True)]
         return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows()], self._figures())
 
-    def _round(self, number: int, kinds: Sequence[Kind]) -> None:
+    def _round(self, number: int, some: Sequence[Kind]) -> None:
         """Each kind of call in all networks, one after the other."""
         # They live for minutes.
         tokens = [data.bearers(_settings(of.side), _callers(of.network)) for of in self._served]
-        for kind in kinds:
+        for kind in some:
             for index, of in enumerate(self._served):
-                asked = kind.ask(of.network, random.Random(f"{number} {kind.name}"))
+                asked = kind.ask(of.network, Random(f"{number} {kind.name}"))
                 with self._alone(of.side):
                     found = self._measure(of.side, asked.calls, tokens[index])
                 self._measured[kind.name][index].append(found)
@@ -174,9 +176,9 @@ class _Growth:
             side.address,
             calls,
             tokens,
-            self._options.seconds,
-            at_once=_AT_ONCE,
-            warm_up=min(_WARM_UP_SECONDS, self._options.seconds),
+            min(self._options.seconds, _SECONDS),
+            at_once=min(_AT_ONCE, self._options.at_most),
+            warm_up=min(self._options.warm_up, _WARM_UP_SECONDS),
             keep=_KEEP,
             core=LOAD_CORE if self._options.pinned else None,
         )
@@ -236,6 +238,7 @@ class _Growth:
         return {
             "sizes": [asdict(of.network.size) for of in self._served],
             "rss_bytes": self._rss,
+            "wrong": dict(+self._wrong),
             "measured": [
                 {
                     "call": kind.name,
@@ -260,6 +263,11 @@ def _growth(first: Sequence[Measured], rounds: Sequence[Measured]) -> list[float
 
 def _median(rounds: Sequence[Measured]) -> float:
     return statistics.median(each.cpu_seconds for each in rounds)
+
+
+def kinds(size: Size) -> list[Kind]:
+    """All kinds of calls; feeds are those that readers of a size have."""
+    return [*_reads(size), *_changes()]
 
 
 def _reads(size: Size) -> list[Kind]:
@@ -293,7 +301,7 @@ def _changes() -> list[Kind]:
 
 def _viewers(network: Network) -> list[int]:
     """People who follow nobody that is read, and like nothing of it, but perhaps by chance."""
-    rng = random.Random("viewers")
+    rng = Random("viewers")
     taken = {network.star, *(reader for some in network.readers.values() for reader in some)}
     ids = (rng.randint(1, network.size.people) for _ in range(10 * _VIEWERS))
     return [user_id for user_id in dict.fromkeys(ids) if user_id not in taken][:_VIEWERS]
@@ -356,8 +364,8 @@ def _posts_of(user_ids: Sequence[int]) -> Asked:
     return Asked(_by_viewers(_PROFILES + "ListProfilePosts", requests), right)
 
 
-def _feed(followees: int) -> Callable[[Network, random.Random], Asked]:
-    def ask(network: Network, rng: random.Random) -> Asked:
+def _feed(followees: int) -> Callable[[Network, Random], Asked]:
+    def ask(network: Network, rng: Random) -> Asked:
         callers = _callers(network)
         readers = [callers.index(reader) for reader in network.readers[followees]]
         request = feed_pb2.ListHomeFeedRequest()
@@ -386,7 +394,7 @@ def _any_answer(answer: bytes) -> bool:
     return True
 
 
-def _like_any(network: Network, rng: random.Random) -> Asked:
+def _like_any(network: Network, rng: Random) -> Asked:
     post_ids = rng.sample(range(1, network.size.posts + 1), min(_CHANGED, network.size.posts))
     # Those of one round are another's in the next: how the last one ended is of no importance.
     first = rng.randrange(_VIEWERS)
@@ -394,7 +402,7 @@ def _like_any(network: Network, rng: random.Random) -> Asked:
     return _liking(liked)
 
 
-def _like_the_hit(network: Network, rng: random.Random) -> Asked:
+def _like_the_hit(network: Network, rng: Random) -> Asked:
     return _liking([(network.hit, 1 + number) for number in range(_VIEWERS)])
 
 
@@ -404,7 +412,7 @@ def _liking(liked: Sequence[tuple[int, int]]) -> Asked:
     return Asked(_there_and_back(there, back), _any_answer)
 
 
-def _follow_the_star(network: Network, rng: random.Random) -> Asked:
+def _follow_the_star(network: Network, rng: Random) -> Asked:
     follow = profiles_pb2.FollowUserRequest(user_id=network.star)
     unfollow = profiles_pb2.UnfollowUserRequest(user_id=network.star)
     viewers = range(1, 1 + _VIEWERS)
@@ -413,7 +421,7 @@ def _follow_the_star(network: Network, rng: random.Random) -> Asked:
     return Asked(_there_and_back(there, back), _any_answer)
 
 
-def _create_post(network: Network, rng: random.Random) -> Asked:
+def _create_post(network: Network, rng: Random) -> Asked:
     request = posts_pb2.CreatePostRequest(
         title="As many will see at once", image_urls=["https://pictures.example.com/1/1080/1080"]
     )
