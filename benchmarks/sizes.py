@@ -31,10 +31,12 @@ _MANY = 25
 # half of the time.
 _CROWD_PEOPLE = 500
 _CROWD_POSTS = 400
+# Who follows no more follows prolific authors only.
+_FEW = 20
 # Nobody else writes.
 _HOLD_SECONDS = 1.0
 # Grows with each change to what is stored.
-_VERSION = 1
+_VERSION = 2
 _SECOND = 1_000_000
 _BEGIN = 1_767_225_600 * _SECOND
 _TEXT = "A sentence of a usual length, as people write them below the pictures of others."
@@ -172,8 +174,9 @@ class Network:
         for followee_id in self.prolific:
             followers = rng.sample(everybody, _MANY)
             yield from ((who, followee_id) for who in followers if who != followee_id and who not in readers)
-        authors = [*self.prolific, *self.authors]
         for count, some in self.readers.items():
+            # A page has to be full, also where most authors have one post.
+            authors = self.prolific if count <= _FEW else [*self.prolific, *self.authors]
             for reader in some:
                 yield from ((reader, author_id) for author_id in rng.sample(authors, count))
 
