@@ -37,6 +37,8 @@ LEAST_PER_SECOND = 2_500
 ALONE_SYNCS = 1.5
 
 _VIEWERS = 50
+# More than a core could answer.
+_MOST_PER_SECOND = 8_000
 _LIKE, _CREATE = "/insta.gateway.v1.PostService/LikePost", "/insta.gateway.v1.PostService/CreatePost"
 _USUAL, _SLOW = "usual disk", "2 ms a sync"
 
@@ -91,8 +93,9 @@ class _Writes:
 
     def _call(self, number: int, disk: str, side: Side) -> None:
         tokens = data.bearers(_settings(side), _viewers(self._network))
+        lasts = self._options.warm_up + self._options.seconds
         for clients in (1, CLIENTS):
-            for name, calls in _calls(self._network, f"{number} {clients}").items():
+            for name, calls in _calls(self._network, f"{number} {clients}", lasts).items():
                 load = Load(
                     side.address,
                     calls,
@@ -198,12 +201,12 @@ def _viewers(network: Network) -> list[int]:
     return random.Random("viewers").sample(range(1, network.size.people + 1), _VIEWERS)
 
 
-def _calls(network: Network, moment: str) -> dict[str, list[Call]]:
+def _calls(network: Network, moment: str, seconds: float) -> dict[str, list[Call]]:
     """Calls that all change something: nobody likes a post a second time."""
     rng = random.Random(moment)
     post_ids = rng.sample(range(1, network.size.posts + 1), network.size.posts)
     liked = [(viewer, post_id) for viewer in range(_VIEWERS) for post_id in post_ids]
-    some = rng.sample(liked, min(len(liked), 20_000))
+    some = rng.sample(liked, min(len(liked), int(_MOST_PER_SECOND * seconds)))
     post = posts_pb2.CreatePostRequest(
         title="A post of a usual length", image_urls=["https://pictures.example.com/1/1080/1080"]
     )
