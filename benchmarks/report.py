@@ -258,13 +258,18 @@ def _table(title: str, *, show_header: bool) -> Table:
     )
 
 
-# Of the sides, wherever one is seen.
+# Of the sides, sizes and disks, wherever one is seen.
 COLORS = {
     "bare echo": "#8a8f98",
     "together": "#2f6fde",
     "two workers": "#6fb1ff",
     "apart": "#19a38c",
     "DRF": "#e08a2e",
+    "10k posts, 10k likes": "#a9cbff",
+    "1M posts, 1M likes": "#5b93f0",
+    "1M posts, 10M likes": "#1f4fae",
+    "usual disk": "#8a8f98",
+    "2 ms a sync": "#2f6fde",
 }
 
 

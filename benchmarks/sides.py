@@ -80,19 +80,25 @@ def echo(size: int, core: int | None = SERVER_CORE) -> Iterator[Side]:
         yield Side("bare echo", at, there)
 
 
-def together(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
-    """A suite in one process, on a folder of data."""
-    return _suite("together", _TOGETHER, data, core)
+def together(
+    data: Path, core: int | None = SERVER_CORE, module: Sequence[str] = ("suite",)
+) -> AbstractContextManager[Side]:
+    """A suite in one process, on a folder of data.
+
+    Args:
+        module: What to run as the `insta` command, and arguments that come before its own.
+    """
+    return _suite("together", [*module, *_TOGETHER], data, core)
 
 
 def workers(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
     """A suite of two workers."""
-    return _suite("two workers", _WORKERS, data, core)
+    return _suite("two workers", ["suite", *_WORKERS], data, core)
 
 
 def apart(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
     """A suite of four processes, with mutual TLS between them."""
-    return _suite("apart", _APART, data, core)
+    return _suite("apart", ["suite", *_APART], data, core)
 
 
 @contextmanager
@@ -122,7 +128,7 @@ def _suite(name: str, command: Sequence[str], data: Path, core: int | None) -> I
         "INSTA_MUTATIONS_PER_MINUTE": "0",
     }
     log = data / "suite.log"
-    command = (sys.executable, "-m", "suite", *command)
+    command = (sys.executable, "-m", *command)
     with (
         log.open("a") as errors,
         _started(command, environment, core, _SUITE_READY, stderr=errors.fileno()) as (there, at),

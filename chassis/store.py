@@ -37,7 +37,7 @@ _PRAGMAS = {
     "journal_size_limit": wal.LIMIT_BYTES,
     "synchronous": "full",
     "foreign_keys": 1,
-    "cache_size": -16384,
+    "cache_size": -8192,
     "temp_store": "memory",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from gateway import hydrate
 from gateway.backends import Backends
 from insta.gateway.v1 import feed_pb2, feed_pb2_grpc
@@ -17,7 +19,7 @@ class FeedServicer(feed_pb2_grpc.FeedServiceServicer):
         self, request: feed_pb2.ListHomeFeedRequest, context: object
     ) -> feed_pb2.ListHomeFeedResponse:
         followees = await self._backends.follows.ListFolloweeIds(follows_pb2.ListFolloweeIdsRequest())
-        author_ids = set(followees.followee_ids)
+        author_ids: Collection[int] = followees.followee_ids
         while True:
             page = await self._backends.posts.ListPostsByAuthors(
                 posts_pb2.ListPostsByAuthorsRequest(
@@ -29,4 +31,4 @@ class FeedServicer(feed_pb2_grpc.FeedServiceServicer):
             if not gone:
                 return feed_pb2.ListHomeFeedResponse(posts=posts, next_page_token=page.next_page_token)
             # Deleted a moment ago: neither their posts nor the follows have been erased yet.
-            author_ids -= gone
+            author_ids = set(author_ids) - gone

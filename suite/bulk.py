@@ -19,6 +19,7 @@ from chassis.settings import Settings
 from chassis.store import Database, Store
 from services.posts.models import AuthorCounter, Post
 from services.social.models import Comment, Follow, Like, PostCounter, UserCounter
+from services.users.models import User
 from suite.composition import SERVICES
 from suite.databases import open_store
 
@@ -42,9 +43,13 @@ def open_stores(settings: Settings) -> Iterator[dict[str, Store]]:
 
 
 def load(
-    store: Store, rows: Iterator[Row], add: Callable[[list[Row], Database], None], made: Callable[[int], None]
+    store: Store,
+    rows: Iterator[Row],
+    add: Callable[[list[Row], Database], object],
+    made: Callable[[int], None],
+    hold_seconds: float = _HOLD_SECONDS,
 ) -> None:
-    """Add rows in transactions of about `_HOLD_SECONDS`, each with the counters of its rows.
+    """Add rows in transactions of about `hold_seconds`, each with the counters of its rows.
 
     How many rows one takes depends on the machine; what is stored does not.
     """
@@ -60,7 +65,7 @@ def load(
 
         store.write_now(timed)
         held = time.perf_counter() - begun
-        size = min(max(int(size * min(_HOLD_SECONDS / held, 2)), least), most)
+        size = min(max(int(size * min(hold_seconds / held, 2)), least), most)
         made(len(chunk))
 
 
@@ -74,6 +79,8 @@ _insert_post = compiled(
         update_time=param("create_time"),
     ).returning(Post.id)
 )
+_user_columns = User._meta.sorted_fields[1:]
+_insert_users = User.insert_many([(0,) * len(_user_columns)], fields=_user_columns)
 _insert_likes = Like.insert_many([(0, 0, 0)], fields=[Like.create_time, Like.user_id, Like.post_id])
 _insert_follows = Follow.insert_many([(0, 0, 0)], fields=[Follow.create_time, Follow.follower_id, Follow.followee_id])
 _insert_comments = Comment.insert_many(
@@ -88,6 +95,11 @@ def _adding(counter: type[peewee.Model]) -> peewee.Insert:
     return counter.insert_many([(0,) * (1 + len(counts))], fields=[key, *counts]).on_conflict(
         conflict_target=[key], update={count: count + getattr(peewee.EXCLUDED, count.name) for count in counts}
     )
+
+
+def add_users(rows: list[tuple[Any, ...]], db: Database) -> None:
+    """Add accounts by the columns of their table after the id, in order."""
+    _run_many(db, _insert_users, rows)
 
 
 def add_posts(rows: list[dict[str, Any]], db: Database) -> list[int]:

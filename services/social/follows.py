@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
+
+import peewee
 
 from chassis import clock, errors
 from chassis.errors import Reason
@@ -43,8 +46,9 @@ _followees = compiled(
     .limit(param("limit")),
     row=Followed,
 )
+# As one row: thousands of them would take two or three times as long to fetch.
 _followee_ids = compiled(
-    Follow.select(Follow.followee_id).where(Follow.follower_id == param("user_id")).order_by(Follow.followee_id)
+    Follow.select(peewee.fn.json_group_array(Follow.followee_id)).where(Follow.follower_id == param("user_id"))
 )
 _exists = compiled(
     Follow.select(Follow.id).where(
@@ -93,7 +97,9 @@ def followees(db: Database, user_id: int, below: int, limit: int) -> list[Follow
 
 def followee_ids(db: Database, user_id: int) -> list[int]:
     """All whom a person follows, in growing order: `LIMIT` at most."""
-    return [followee_id for (followee_id,) in _followee_ids.all(db, user_id=user_id)]
+    found = _followee_ids.one(db, user_id=user_id)
+    assert found is not None
+    return sorted(json.loads(found[0]))
 
 
 def exists(db: Database, follower_id: int, followee_id: int) -> bool:
