@@ -67,7 +67,7 @@ class Checker:
         return faults
 
     def home(self, caller: int, page: Sequence[Seen], begun: float) -> str:
-        """What is wrong with the first page of a home feed that was asked for at a second of the load. Empty: nothing."""
+        """What is wrong with a first page of the feed that was asked for at a second of the load. Empty: nothing."""
         return self._fault(self._world.friends[caller], page, begun)
 
     def timeline(self, author_id: int, page: Sequence[Seen], begun: float) -> str:

@@ -21,6 +21,7 @@ class World:
         follows: Follower and followee.
         likes: Post and user.
         comments: Post and author.
+        discussion: None beyond these.
     """
 
     def __init__(self, seed: int = 1) -> None:
@@ -38,3 +39,4 @@ class World:
         self.follows = [(user, friend) for user in everybody for friend in sorted(self.friends[user])]
         self.likes = [(post, user) for post in every_post for user in rng.sample(everybody, LIKES)]
         self.comments = [(post, user) for post in every_post for user in rng.choices(everybody, k=COMMENTS)]
+        self.discussion: list[tuple[int, int]] = []

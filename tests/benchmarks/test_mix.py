@@ -1,9 +1,10 @@
-"""The social mix: its graph and its calls are what they are said to be, and its checker tells wrong answers from right."""
+"""The social mix: its graph and its calls are what they are said to be, and wrong answers are noticed."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from statistics import mean, median
 
 import pytest
@@ -52,7 +53,7 @@ def test_no_timeline_is_empty(world: World) -> None:
 def test_calls_come_at_random_as_often_as_the_mix_says() -> None:
     plan = Plan("7", users=962, per_second=1_000, seconds=19, warm_up=1)
     arrivals = plan.arrivals()
-    gaps = [later.due - earlier.due for earlier, later in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [later.due - earlier.due for earlier, later in pairwise(arrivals)]
     kinds = Counter(arrival.kind for arrival in arrivals)
 
     assert plan.arrivals() == arrivals
