@@ -1,8 +1,8 @@
 """Calls at a steady rate, whatever comes back, or so many at a time, from a process of their own.
 
-It is `python -m benchmarks.load`.
-Reads a `Load` from standard input and writes a list of `Outcome` to standard output, both as JSON. Messages
-travel as bytes: reading the answers would cost the generator more than the server spends on some of them.
+It is `python -m benchmarks.load`. Reads a `Load` from standard input, writes a line when it begins to count and one
+when its time is over, and then, once all calls have ended, a list of `Outcome`. Messages travel as bytes: reading the
+answers would cost the generator more than the server spends on some of them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,34 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import uvloop
 from google.protobuf import message
 
-_CHANNELS = 4
+from benchmarks.http1 import Connections
+
+GRPC, HTTP = "grpc", "http"
+_BEGUN, _OVER = "begun", "over"
+
+
+class Call(NamedTuple):
+    """What to call.
+
+    Attributes:
+        method: The full name of a gRPC method, /insta.gateway.v1.PostService/GetPost for instance; over HTTP verb and
+            path, "GET /posts/7".
+        body: The message, or what is posted, in base64.
+        token: Which of the load's tokens to send.
+    """
+
+    method: str
+    body: str = ""
+    token: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,23 +50,31 @@ class Load:
     """What to call, and how often.
 
     Attributes:
-        address: host:port of a gateway without TLS.
-        token: An access token.
-        method: Full name of a method, /insta.gateway.v1.PostService/ListComments for instance.
-        requests: Messages in base64, sent in turn.
+        address: host:port of a server without TLS.
+        calls: Made in turn, from the first again when all are made.
+        tokens: What authorises them, each with the word before it: "Bearer ...". Empty ones are not sent.
+        seconds: How long calls begin.
         per_second: Calls that begin in each second, whether earlier ones have ended or not. 0: each of `at_once` begins
             when the one before it has ended.
+        warm_up: As many seconds of the same go before; the outcomes of then are due before 0.
+        once: End early rather than make a call twice.
+        keep: Of each so many answers one is kept. 0: none.
+        channels: Connections. Over HTTP, where one carries a call at a time, there are as many as it takes.
         timeout: Seconds that a client waits for its answer.
         core: The core to run on. None: any.
     """
 
     address: str
-    token: str
-    method: str
-    requests: Sequence[str]
+    calls: Sequence[Call]
+    tokens: Sequence[str]
     seconds: float
     per_second: float = 0
     at_once: int = 0
+    protocol: str = GRPC
+    warm_up: float = 0
+    once: bool = False
+    keep: int = 0
+    channels: int = 4
     timeout: float = 10
     core: int | None = None
 
@@ -58,17 +85,31 @@ class Outcome(NamedTuple):
     Attributes:
         due: The second after the start at which it was to begin.
         seconds: From that moment to its end, also if it could not begin at once.
-        code: The name of its status code.
+        code: The name of its status code; over HTTP OK for all that say so, and else the number.
+        call: Which of the calls it was.
+        answer: In base64, if it was kept.
     """
 
     due: float
     seconds: float
     code: str
+    call: int
+    answer: str = ""
 
 
-def encoded(request: message.Message) -> str:
-    """A request as `Load` takes it."""
-    return base64.b64encode(request.SerializeToString()).decode()
+def rpc(method: str, request: message.Message, token: int = 0) -> Call:
+    """A call over gRPC."""
+    return Call(method, base64.b64encode(request.SerializeToString()).decode(), token)
+
+
+def http(method: str, value: object = None, token: int = 0) -> Call:
+    """A call over HTTP, which posts a value as JSON. None: nothing."""
+    body = b"" if value is None else json.dumps(value).encode()
+    return Call(method, base64.b64encode(body).decode(), token)
+
+
+def _nothing() -> None:
+    pass
 
 
 class Running:
@@ -81,62 +122,118 @@ class Running:
         self._process.stdin.write(json.dumps(asdict(load)))
         self._process.stdin.close()
 
-    def outcomes(self) -> list[Outcome]:
-        """Wait until all calls have ended."""
+    def outcomes(self, begun: Callable[[], None] = _nothing, over: Callable[[], None] = _nothing) -> list[Outcome]:
+        """Wait until all calls have ended.
+
+        Args:
+            begun: Called when the first call that counts is due.
+            over: Called when no more calls begin.
+        """
         with self._process:
             assert self._process.stdout is not None
+            for mark, heard in ((_BEGUN, begun), (_OVER, over)):
+                if self._process.stdout.readline().strip() != mark:
+                    raise RuntimeError("the load could not be made; why is above")
+                heard()
             return [Outcome(*outcome) for outcome in json.load(self._process.stdout)]
 
 
-async def _make(load: Load) -> list[Outcome]:
-    # Each a connection of its own.
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(load.address, options) for _ in range(_CHANNELS)]
-    await asyncio.gather(*(channel.channel_ready() for channel in channels))
-    calls = itertools.cycle([channel.unary_unary(load.method) for channel in channels])
-    requests = itertools.cycle([base64.b64decode(request) for request in load.requests])
-    metadata = (("authorization", f"Bearer {load.token}"),)
+# Makes a call and answers its code and what came back. Takes its number.
+_Make = Callable[[int], Awaitable[tuple[str, bytes]]]
 
-    async def outcome(due: float) -> Outcome:
-        code = grpc.StatusCode.OK
-        try:
-            await next(calls)(next(requests), metadata=metadata, timeout=load.timeout)
-        except grpc.aio.AioRpcError as error:
-            code = error.code()
-        return Outcome(due, time.perf_counter() - begun - due, code.name)
 
+async def _run(load: Load) -> list[Outcome]:
     outcomes: list[Outcome] = []
+    numbers = iter(range(len(load.calls))) if load.once else itertools.cycle(range(len(load.calls)))
+    async with (_over_http if load.protocol == HTTP else _over_grpc)(load) as make:
+        begin = time.perf_counter() + load.warm_up
 
-    async def one_after_another() -> None:
-        while (now := time.perf_counter() - begun) < load.seconds:
-            outcomes.append(await outcome(now))
+        async def note(number: int, due: float) -> None:
+            code, answer = await make(number)
+            seconds = time.perf_counter() - begin - due
+            kept = load.keep and len(outcomes) % load.keep == 0
+            outcomes.append(Outcome(due, seconds, code, number, base64.b64encode(answer).decode() if kept else ""))
 
-    async def whatever_comes_back() -> None:
-        under_way = []
-        for number in range(int(load.per_second * load.seconds)):
-            due = number / load.per_second
-            # The clock of the loop knows milliseconds only.
-            early = begun + due - time.perf_counter()
-            # Who is late makes up for it, but lets the answers in meanwhile.
-            if early > 0 or number % 8 == 0:
-                await asyncio.sleep(max(early, 0))
-            under_way.append(asyncio.ensure_future(outcome(due)))
-        outcomes.extend(await asyncio.gather(*under_way))
+        async def one_after_another() -> None:
+            while (now := time.perf_counter() - begin) < load.seconds and (number := next(numbers, None)) is not None:
+                await note(number, now)
 
-    begun = time.perf_counter()
-    if load.per_second:
-        await whatever_comes_back()
-    else:
-        await asyncio.gather(*(one_after_another() for _ in range(load.at_once)))
-    await asyncio.gather(*(channel.close() for channel in channels))
+        async def whatever_comes_back() -> None:
+            under_way = []
+            first, last = int(-load.warm_up * load.per_second), int(load.seconds * load.per_second)
+            for nth, number in zip(range(first, last), numbers, strict=False):
+                due = nth / load.per_second
+                # The clock of the loop knows milliseconds only.
+                early = begin + due - time.perf_counter()
+                # Who is late makes up for it, but lets the answers in meanwhile.
+                if early > 0 or nth % 8 == 0:
+                    await asyncio.sleep(max(early, 0))
+                under_way.append(asyncio.ensure_future(note(number, due)))
+            await asyncio.gather(*under_way)
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(load.warm_up, _tell, _BEGUN)
+        loop.call_later(load.warm_up + load.seconds, _tell, _OVER)
+        if load.per_second:
+            await whatever_comes_back()
+        else:
+            await asyncio.gather(*(one_after_another() for _ in range(load.at_once)))
+        # Calls may have run out.
+        await asyncio.sleep(begin + load.seconds + 0.01 - time.perf_counter())
     return outcomes
 
 
+def _tell(mark: str) -> None:
+    sys.stdout.write(f"{mark}\n")
+    sys.stdout.flush()
+
+
+@asynccontextmanager
+async def _over_grpc(load: Load) -> AsyncIterator[_Make]:
+    # Each a connection of its own.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.aio.insecure_channel(load.address, options) for _ in range(load.channels)]
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    stubs: dict[str, Iterator[Any]] = {
+        method: itertools.cycle([channel.unary_unary(method) for channel in channels])
+        for method in {each.method for each in load.calls}
+    }
+    metadata = [(("authorization", token),) if token else () for token in load.tokens]
+    ready = [(stubs[each.method], base64.b64decode(each.body), metadata[each.token]) for each in load.calls]
+
+    async def make(number: int) -> tuple[str, bytes]:
+        stub, body, sent = ready[number]
+        try:
+            return "OK", await next(stub)(body, metadata=sent, timeout=load.timeout)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, b""
+
+    yield make
+    await asyncio.gather(*(channel.close() for channel in channels))
+
+
+@asynccontextmanager
+async def _over_http(load: Load) -> AsyncIterator[_Make]:
+    connections = Connections(load.address, load.timeout)
+    ready = [
+        connections.request(each.method, base64.b64decode(each.body), load.tokens[each.token]) for each in load.calls
+    ]
+    # One of them each: what opens a connection is no part of a call.
+    await connections.open(load.at_once)
+
+    async def make(number: int) -> tuple[str, bytes]:
+        return await connections.make(ready[number])
+
+    yield make
+    connections.close()
+
+
 def main() -> None:
-    load = Load(**json.load(sys.stdin))
+    given = json.load(sys.stdin)
+    load = Load(**{**given, "calls": [Call(*each) for each in given["calls"]]})
     if load.core is not None:
         os.sched_setaffinity(0, {load.core})
-    json.dump(uvloop.run(_make(load)), sys.stdout)
+    json.dump(uvloop.run(_run(load)), sys.stdout)
 
 
 if __name__ == "__main__":

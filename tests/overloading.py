@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.load import Load, Outcome, Running, encoded
+from benchmarks.load import Load, Outcome, Running, rpc
+from benchmarks.processes import cpu_seconds
 from insta.gateway.v1 import posts_pb2
 from tests.people import People, Person, failure
 from tests.running import RunningSuite
@@ -93,9 +92,8 @@ class Overload:
     async def _run(self, seconds: float, *, per_second: float = 0, at_once: int = 0) -> Phase:
         load = Load(
             self._suite.address,
-            self._reader.token,
-            METHOD,
-            [encoded(self._request)],
+            [rpc(METHOD, self._request)],
+            [f"Bearer {self._reader.token}"],
             seconds,
             per_second,
             at_once,
@@ -117,18 +115,6 @@ class Overload:
             seconds.append(time.perf_counter() - began)
             await asyncio.wait([ended], timeout=0.1)
         return seconds
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processor."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def pin(pid: int, core: int) -> None:
-    """Keep all threads of a process on one core."""
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {core})
 
 
 def _phase(outcomes: Sequence[Outcome], seconds: float, health: Sequence[float], cpu: float) -> Phase:

@@ -20,9 +20,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import pin
 from chassis import wal
 from tests.mixture import KINDS, Load, Window, windows
-from tests.overloading import pin
 from tests.people import People
 from tests.resources import Resources, resources
 from tests.running import RunningSuite, running

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import Load, Running, encoded
+from benchmarks.load import Load, Running, rpc
+from benchmarks.processes import cpu_seconds, pin
 from insta.posts.v1 import posts_pb2
-from tests.overloading import Overload, Phase, cpu_seconds, pin
+from tests.overloading import Overload, Phase
 from tests.people import People
 from tests.running import running
 from tests.soak.report import machine, tell
@@ -115,8 +116,8 @@ def _seconds_to_refuse() -> float:
     """What it costs of the processor to refuse a call."""
     with _refusing() as (pid, address):
         pin(pid, SERVER_CORE)
-        request = encoded(posts_pb2.GetPostRequest(post_id=1))
-        load = Load(address, "token", "/insta.posts.v1.PostService/GetPost", [request], 5, at_once=256, core=LOAD_CORE)
+        get = rpc("/insta.posts.v1.PostService/GetPost", posts_pb2.GetPostRequest(post_id=1))
+        load = Load(address, [get], ["Bearer token"], 5, at_once=256, core=LOAD_CORE)
         began = cpu_seconds(pid)
         outcomes = Running(load).outcomes()
         assert {outcome.code for outcome in outcomes} == {"RESOURCE_EXHAUSTED"}

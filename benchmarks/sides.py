@@ -1,0 +1,160 @@
+"""The servers that are compared, each a context manager: started on one core, stopped at the end.
+
+A suite has the settings of its users, but for free ports, a folder of data, and no limit on how much one account
+changes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import load, processes
+from chassis.settings import Settings
+
+SERVER_CORE, LOAD_CORE = 0, 1
+# Of two cores or more the load has its own; on one there is nothing to measure.
+BUILD = Path("build/benchmarks")
+
+_TOGETHER, _WORKERS, _APART = ("up",), ("up", "--workers", "2"), ("apart",)
+_SUITE_READY = re.compile(r"^gateway +gRPC on (\S+),.*Stop with Ctrl-C\.", re.MULTILINE | re.DOTALL)
+_ECHO_READY = re.compile(r"^(\S+)\n")
+_GUNICORN_READY = re.compile(r"Listening at: http://(\S+) .*Booting worker", re.DOTALL)
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_LOOPBACK = "127.0.0.1:0"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A server that answers calls.
+
+    Attributes:
+        name: As tables say it.
+        protocol: What it speaks, as `Load` has it.
+        settings: Of a suite.
+        log: What its processes wrote to standard error.
+    """
+
+    name: str
+    address: str
+    process: subprocess.Popen[str]
+    protocol: str = load.GRPC
+    settings: Settings | None = None
+    log: Path | None = None
+
+    def cpu_seconds(self) -> float:
+        """What all its processes have used of the processor."""
+        return sum(processes.cpu_seconds(pid) for pid in processes.tree(self.process.pid))
+
+    def rss_bytes(self) -> int:
+        """How much of all its processes is in memory."""
+        return sum(processes.rss_bytes(pid) for pid in processes.tree(self.process.pid))
+
+
+@contextmanager
+def echo(size: int, core: int | None = SERVER_CORE) -> Iterator[Side]:
+    """A server that answers every call with so many bytes."""
+    with _started([sys.executable, "-m", "benchmarks.echo", str(size)], os.environ, core, _ECHO_READY) as (there, at):
+        yield Side("bare echo", at, there)
+
+
+def together(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
+    """A suite in one process, on a folder of data."""
+    return _suite("together", _TOGETHER, data, core)
+
+
+def workers(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
+    """A suite of two workers."""
+    return _suite("two workers", _WORKERS, data, core)
+
+
+def apart(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
+    """A suite of four processes, with mutual TLS between them."""
+    return _suite("apart", _APART, data, core)
+
+
+@contextmanager
+def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE) -> Iterator[Side]:
+    """The Django REST framework server.
+
+    Args:
+        data: A folder that `peer.prepare` filled, with the code in it.
+        gunicorn: The program.
+    """
+    command = [str(gunicorn), "-w", "1", "-k", "gthread", "--threads", "1", "--keep-alive", "30", "-b", _LOOPBACK]
+    command += ["--no-control-socket", "--chdir", str(data), "site_wsgi:application"]
+    with _started(command, os.environ, core, _GUNICORN_READY, stderr=subprocess.STDOUT) as (there, at):
+        yield Side("DRF", at, there, load.HTTP)
+
+
+@contextmanager
+def _suite(name: str, command: Sequence[str], data: Path, core: int | None) -> Iterator[Side]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("INSTA_", "PROMETHEUS_"))},
+        "INSTA_DATA": str(data),
+        "INSTA_LISTEN": _LOOPBACK,
+        "INSTA_METRICS_LISTEN": _LOOPBACK,
+        "INSTA_USERS_ADDRESS": _LOOPBACK,
+        "INSTA_POSTS_ADDRESS": _LOOPBACK,
+        "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
+        "INSTA_MUTATIONS_PER_MINUTE": "0",
+    }
+    log = data / "suite.log"
+    command = (sys.executable, "-m", "suite", *command)
+    with (
+        log.open("a") as errors,
+        _started(command, environment, core, _SUITE_READY, stderr=errors.fileno()) as (there, at),
+    ):
+        yield Side(name, at, there, settings=Settings(data=data), log=log)
+
+
+@contextmanager
+def _started(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    core: int | None,
+    ready: re.Pattern[str],
+    stderr: int | None = None,
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process, and the address that it named when it was ready."""
+
+    def stay() -> None:
+        # Before its first thread, and before what it starts itself: all of them inherit it.
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, preexec_fn=stay
+    )
+    try:
+        yield process, _announced(process, ready)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def _announced(process: subprocess.Popen[str], ready: re.Pattern[str]) -> str:
+    assert process.stdout is not None
+    said = ""
+    deadline = time.monotonic() + _START_SECONDS
+    while not (found := ready.search(said)):
+        readable, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
+        chunk = os.read(process.stdout.fileno(), 65536).decode() if readable else ""
+        if not chunk:
+            raise RuntimeError(f"a server did not start; it said:\n{said}")
+        said += chunk
+    return found[1]
