@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks import processes
 from benchmarks.load import Load, Outcome, Running
 from benchmarks.sides import Side
 
@@ -24,7 +25,8 @@ class Measured:
         busy: How much of its core the side used, 1.0 for all.
         p50, p99: Of the seconds that calls took which were due and answered well.
         codes: How often each status code came.
-        kept: The outcomes whose answers were kept.
+        generator_busy: How much of its core the load used.
+        outcomes: Of all calls, those of the warm-up as well.
     """
 
     per_second: float
@@ -33,7 +35,13 @@ class Measured:
     p50: float
     p99: float
     codes: Counter[str]
-    kept: Sequence[Outcome] = field(default=(), repr=False)
+    generator_busy: float = 0.0
+    outcomes: Sequence[Outcome] = field(default=(), repr=False)
+
+    @property
+    def kept(self) -> Sequence[Outcome]:
+        """The outcomes whose answers were kept."""
+        return [each for each in self.outcomes if each.due >= 0 and each.answer]
 
     @property
     def counts(self) -> bool:
@@ -43,13 +51,14 @@ class Measured:
 
 def measure(side: Side, load: Load) -> Measured:
     """Put a load on a side."""
-    at: list[tuple[float, float]] = []
+    at: list[tuple[float, float, float]] = []
+    running = Running(load)
 
     def look() -> None:
-        at.append((time.perf_counter(), side.cpu_seconds()))
+        at.append((time.perf_counter(), side.cpu_seconds(), processes.cpu_seconds(running.pid)))
 
-    outcomes = Running(load).outcomes(look, look)
-    (began, cpu_before), (ended, cpu_after) = at
+    outcomes = running.outcomes(look, look)
+    (began, cpu_before, load_before), (ended, cpu_after, load_after) = at
     cpu = cpu_after - cpu_before
     # Those that end in the time that counts, whenever they began: as many are under way at its start as at its end.
     answered = sum(0 <= each.due + each.seconds < load.seconds for each in outcomes if each.code == "OK")
@@ -60,12 +69,14 @@ def measure(side: Side, load: Load) -> Measured:
         per_second=answered / load.seconds,
         cpu_seconds=cpu / answered if answered else 0.0,
         busy=cpu / (ended - began),
-        p50=_quantile(seconds, 0.5),
-        p99=_quantile(seconds, 0.99),
+        p50=quantile(seconds, 0.5),
+        p99=quantile(seconds, 0.99),
         codes=Counter(each.code for each in outcomes),
-        kept=[each for each in due if each.answer],
+        generator_busy=(load_after - load_before) / (ended - began),
+        outcomes=outcomes,
     )
 
 
-def _quantile(ordered: Sequence[float], part: float) -> float:
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """The value that this part of some numbers in order stays below. 0: there are none."""
     return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0

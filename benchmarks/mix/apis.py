@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from benchmarks.load import Call, call
+from benchmarks.load import Call, http, rpc
 from benchmarks.mix.checker import Seen
 from benchmarks.mix.plan import PAGE_SIZE, Arrival, Kind
 from insta.gateway.v1 import feed_pb2, posts_pb2, profiles_pb2
@@ -37,14 +36,14 @@ class Grpc:
         match arrival.kind:
             case Kind.HOME:
                 home = feed_pb2.ListHomeFeedRequest(page_size=PAGE_SIZE)
-                return call("/insta.gateway.v1.FeedService/ListHomeFeed", home, token)
+                return rpc("/insta.gateway.v1.FeedService/ListHomeFeed", home, token)
             case Kind.TIMELINE:
                 timeline = profiles_pb2.ListProfilePostsRequest(user_id=arrival.subject, page_size=PAGE_SIZE)
-                return call("/insta.gateway.v1.ProfileService/ListProfilePosts", timeline, token)
+                return rpc("/insta.gateway.v1.ProfileService/ListProfilePosts", timeline, token)
             case Kind.CREATE:
                 # With a name, as clients send it that want to be able to try again.
                 post = posts_pb2.CreatePostRequest(title=_TITLE, description=_DESCRIPTION, request_id=arrival.name)
-                return call("/insta.gateway.v1.PostService/CreatePost", post, token)
+                return rpc("/insta.gateway.v1.PostService/CreatePost", post, token)
 
     def page(self, kind: Kind, answer: bytes) -> list[Seen]:
         page: Any = feed_pb2.ListHomeFeedResponse if kind is Kind.HOME else profiles_pb2.ListProfilePostsResponse
@@ -58,17 +57,15 @@ class Grpc:
 class Rest:
     """The peer's API."""
 
-    _create = base64.b64encode(json.dumps({"title": _TITLE, "description": _DESCRIPTION}).encode()).decode()
-
     def call(self, arrival: Arrival) -> Call:
         token = arrival.caller - 1
         match arrival.kind:
             case Kind.HOME:
-                return Call(f"GET /feed?page_size={PAGE_SIZE}", token=token)
+                return http(f"GET /feed?page_size={PAGE_SIZE}", token=token)
             case Kind.TIMELINE:
-                return Call(f"GET /users/{arrival.subject}/posts?page_size={PAGE_SIZE}", token=token)
+                return http(f"GET /users/{arrival.subject}/posts?page_size={PAGE_SIZE}", token=token)
             case Kind.CREATE:
-                return Call("POST /posts", self._create, token)
+                return http("POST /posts", {"title": _TITLE, "description": _DESCRIPTION}, token)
 
     def page(self, kind: Kind, answer: bytes) -> list[Seen]:
         posts = json.loads(answer)["results"]

@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping
 
 # Steps up from the first rate, and how near to the bound the search ends.
 _STRIDE = 1.6
-_PRECISION = 1.05
-# The rates at which the sides meet in the rounds, around what the search found.
-RUNGS = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
+_PRECISION = 1.1
+# A side that cannot keep up with so few calls a second is not one to search any further.
+_LEAST = 2.0
 
 
 def highest(passes: Callable[[float], bool], start: float) -> float:
-    """A rate that passes, while one that is a twentieth higher does not; below `start` it goes down without an end.
+    """A rate that passes, while one that is a tenth higher does not. 0: none passes.
 
     Args:
-        passes: Whether it does at a rate. Is asked once for each rate.
+        passes: Whether a rate does. It is asked once for each.
+        start: The rate to ask for first.
     """
-    good, bad = 0.0, 0.0
+    good = bad = 0.0
     rate = start
     while not (good and bad):
         if passes(rate):
@@ -26,6 +27,8 @@ def highest(passes: Callable[[float], bool], start: float) -> float:
         else:
             bad = rate
             rate /= _STRIDE
+            if rate < _LEAST:
+                return good
     while bad / good > _PRECISION:
         rate = (good * bad) ** 0.5
         if passes(rate):
@@ -35,11 +38,11 @@ def highest(passes: Callable[[float], bool], start: float) -> float:
     return good
 
 
-def best_rung(passed: Mapping[float, bool]) -> float | None:
-    """The highest rate up to which all pass. None: the lowest one does not."""
-    best = None
+def highest_rung(passed: Mapping[float, bool]) -> float:
+    """The highest rate up to which all pass. 0: the lowest one does not."""
+    highest = 0.0
     for rate in sorted(passed):
         if not passed[rate]:
             break
-        best = rate
-    return best
+        highest = rate
+    return highest

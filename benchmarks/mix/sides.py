@@ -41,8 +41,8 @@ def drf(folder: Path, programs: Path, world: World, core: int | None = SERVER_CO
     """
     shutil.copytree(peer.SOURCE, folder)
     rows = {name: getattr(world, name) for name in ("users", "authors", "follows", "likes", "comments")}
-    command = [programs / "python", "manage.py", "fill"]
-    subprocess.run(command, cwd=folder, input=json.dumps(rows), text=True, check=True)
+    fill = [str(programs / "python"), "manage.py", "fill"]
+    subprocess.run(fill, cwd=folder, input=json.dumps(rows), text=True, check=True)
     everybody = range(1, world.users + 1)
     with sides.drf(folder, programs / "gunicorn", core) as side:
         yield Contestant(side, Rest(), world, lambda: peer.tokens(folder, everybody))
