@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from benchmarks.load import Load
@@ -61,6 +62,10 @@ class Contestant:
         self._tokens: list[str] = []
         self._renewed_at = float("-inf")
         self._steps = 0
+
+    def halted(self) -> AbstractContextManager[None]:
+        """Let the side stand still, for less time than gunicorn waits for a worker."""
+        return self._side.halted()
 
     def step(self, rate: float, seconds: float) -> Step:
         """Make so many calls in each second for a while, and look at what came back."""
