@@ -26,7 +26,7 @@ from suite.databases import open_store
 FOLLOWS, LIKES, COMMENTS = 50, 10, 3
 # The seed has no list of comments that fills a page: the first posts get one, on all sides alike.
 DISCUSSED, DISCUSSION = 100, 25
-TEXT = "c" * 60
+TITLE, DESCRIPTION, TEXT = "t{}", "d" * 120, "c" * 60
 
 
 class Rows(Protocol):
@@ -52,7 +52,7 @@ class Seed:
         discussion: Comments that go beyond what the seed command makes.
     """
 
-    def __init__(self, users: int = 2_000, posts: int = 20_000) -> None:
+    def __init__(self, users: int = 2_000, posts: int = 20_000, follows: int = FOLLOWS) -> None:
         self.users = users
         self.posts = posts
         everybody = range(1, users + 1)
@@ -60,7 +60,7 @@ class Seed:
         # As the command draws them, one after the other.
         rnd = Random(1)
         self.authors = [rnd.randint(1, users) for _ in every_post]
-        self.follows = [(u, f) for u in everybody for f in rnd.sample(everybody, FOLLOWS) if f != u]
+        self.follows = [(u, f) for u in everybody for f in rnd.sample(everybody, follows) if f != u]
         self.likes = [(p, u) for p in every_post for u in rnd.sample(everybody, LIKES)]
         self.comments = [(p, rnd.randint(1, users)) for p in every_post for _ in range(COMMENTS)]
         self.discussion = [
@@ -73,13 +73,12 @@ class Seed:
         return range(1, min(DISCUSSED, self.posts) + 1)
 
     @cached_property
-    def readers(self) -> list[int]:
-        """Users who follow exactly `FOLLOWS` others: a few draw themselves, whom nobody can follow."""
-        themselves = set(range(1, self.users + 1))
-        counts = dict.fromkeys(themselves, 0)
-        for follower, _ in self.follows:
-            counts[follower] += 1
-        return [user for user, count in counts.items() if count == FOLLOWS]
+    def followees(self) -> dict[int, set[int]]:
+        """Whom everybody follows."""
+        followees: dict[int, set[int]] = {user: set() for user in range(1, self.users + 1)}
+        for follower, followee in self.follows:
+            followees[follower].add(followee)
+        return followees
 
 
 def fill(data: Path, seed: Rows) -> None:
@@ -88,7 +87,7 @@ def fill(data: Path, seed: Rows) -> None:
     with bulk.open_stores(Settings(data=data)) as stores:
         users, posts, social = stores["users"], stores["posts"], stores["social"]
         _load(users, range(1, seed.users + 1), add_people)
-        titles = ((author, f"t{number}") for number, author in enumerate(seed.authors))
+        titles = ((author, TITLE.format(number)) for number, author in enumerate(seed.authors))
         _load(posts, (_post(author, title, now) for author, title in titles), bulk.add_posts)
         _load(social, ((now, follower, followee) for follower, followee in seed.follows), bulk.add_follows)
         _load(social, ((now, user, post) for post, user in seed.likes), bulk.add_likes)
@@ -152,7 +151,7 @@ def _post(author_id: int, title: str, now: int) -> dict[str, Any]:
     return {
         "author_id": author_id,
         "title": title,
-        "description": "d" * 120,
+        "description": DESCRIPTION,
         "image_urls": "[]",
         "create_time": now,
         "update_time": now,

@@ -44,6 +44,11 @@ class Call(NamedTuple):
     body: str = ""
     token: int = 0
 
+    @property
+    def message(self) -> bytes:
+        """The body as it is sent."""
+        return base64.b64decode(self.body)
+
 
 @dataclass(frozen=True)
 class Load:
@@ -98,16 +103,25 @@ class Outcome(NamedTuple):
     call: int
     answer: str = ""
 
+    @property
+    def message(self) -> bytes:
+        """The answer as it came."""
+        return base64.b64decode(self.answer)
+
+
+def raw(method: str, body: bytes, token: int = 0) -> Call:
+    """A call with these bytes."""
+    return Call(method, base64.b64encode(body).decode(), token)
+
 
 def rpc(method: str, request: message.Message, token: int = 0) -> Call:
     """A call over gRPC."""
-    return Call(method, base64.b64encode(request.SerializeToString()).decode(), token)
+    return raw(method, request.SerializeToString(), token)
 
 
 def http(method: str, value: object = None, token: int = 0) -> Call:
     """A call over HTTP, which posts a value as JSON. None: nothing."""
-    body = b"" if value is None else json.dumps(value).encode()
-    return Call(method, base64.b64encode(body).decode(), token)
+    return raw(method, b"" if value is None else json.dumps(value).encode(), token)
 
 
 def _nothing() -> None:
@@ -139,10 +153,12 @@ class Running:
         with self._process:
             assert self._process.stdout is not None
             for mark, heard in ((_BEGUN, begun), (_OVER, over)):
-                if self._process.stdout.readline().strip() != mark:
-                    raise RuntimeError("the load could not be made; why is above")
-                heard()
-            return [Outcome(*outcome) for outcome in json.load(self._process.stdout)]
+                if self._process.stdout.readline().strip() == mark:
+                    heard()
+            answer = self._process.stdout.read()
+        if self._process.returncode:
+            raise RuntimeError(f"the load ended with {self._process.returncode}; why may be above")
+        return [Outcome(*outcome) for outcome in json.loads(answer)]
 
 
 # Makes a call and answers its code and what came back. Takes its number.
@@ -176,15 +192,14 @@ async def _run(load: Load) -> list[Outcome]:
                 under_way.append(asyncio.ensure_future(note(number, due)))
             await asyncio.gather(*under_way)
 
-        loop = asyncio.get_running_loop()
-        loop.call_later(load.warm_up, _tell, _BEGUN)
-        loop.call_later(load.warm_up + load.seconds, _tell, _OVER)
+        marks = [_Mark(_BEGUN, load.warm_up), _Mark(_OVER, load.warm_up + load.seconds)]
         if load.per_second or load.moments:
             await whatever_comes_back()
         else:
             await asyncio.gather(*(one_after_another() for _ in range(load.at_once)))
-        # Calls may have run out.
-        await asyncio.sleep(begin + load.seconds + 0.01 - time.perf_counter())
+        # Calls may have run out before.
+        for mark in marks:
+            mark.tell()
     return outcomes
 
 
@@ -196,9 +211,19 @@ def _moments(load: Load) -> Iterable[float]:
     return (nth / load.per_second for nth in range(first, last))
 
 
-def _tell(mark: str) -> None:
-    sys.stdout.write(f"{mark}\n")
-    sys.stdout.flush()
+class _Mark:
+    """A line that is written after some seconds, or when it is told to before."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        self._text = text
+        self._told = False
+        asyncio.get_running_loop().call_later(seconds, self.tell)
+
+    def tell(self) -> None:
+        if not self._told:
+            sys.stdout.write(f"{self._text}\n")
+            sys.stdout.flush()
+        self._told = True
 
 
 @asynccontextmanager
@@ -212,7 +237,7 @@ async def _over_grpc(load: Load) -> AsyncIterator[_Make]:
         for method in {each.method for each in load.calls}
     }
     metadata = [(("authorization", token),) if token else () for token in load.tokens]
-    ready = [(stubs[each.method], base64.b64decode(each.body), metadata[each.token]) for each in load.calls]
+    ready = [(stubs[each.method], each.message, metadata[each.token]) for each in load.calls]
 
     async def make(number: int) -> tuple[str, bytes]:
         stub, body, sent = ready[number]
@@ -228,9 +253,7 @@ async def _over_grpc(load: Load) -> AsyncIterator[_Make]:
 @asynccontextmanager
 async def _over_http(load: Load) -> AsyncIterator[_Make]:
     connections = Connections(load.address, load.timeout)
-    ready = [
-        connections.request(each.method, base64.b64decode(each.body), load.tokens[each.token]) for each in load.calls
-    ]
+    ready = [connections.request(each.method, each.message, load.tokens[each.token]) for each in load.calls]
     # One of them each: what opens a connection is no part of a call.
     await connections.open(load.at_once)
 

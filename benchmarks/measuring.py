@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks import processes
 from benchmarks.load import Load, Outcome, Running
@@ -24,9 +24,9 @@ class Measured:
         cpu_seconds: Of all processes of the side, for each of these calls.
         busy: How much of its core the side used, 1.0 for all.
         p50, p99: Of the seconds that calls took which were due and answered well.
-        codes: How often each status code came.
+        codes: How often each status code came, of these calls.
+        kept: The outcomes whose answers were kept.
         generator_busy: How much of its core the load used.
-        outcomes: Of all calls, those of the warm-up as well.
     """
 
     per_second: float
@@ -35,13 +35,8 @@ class Measured:
     p50: float
     p99: float
     codes: Counter[str]
+    kept: Sequence[Outcome] = field(default=(), repr=False)
     generator_busy: float = 0.0
-    outcomes: Sequence[Outcome] = field(default=(), repr=False)
-
-    @property
-    def kept(self) -> Sequence[Outcome]:
-        """The outcomes whose answers were kept."""
-        return [each for each in self.outcomes if each.due >= 0 and each.answer]
 
     @property
     def counts(self) -> bool:
@@ -51,6 +46,12 @@ class Measured:
 
 def measure(side: Side, load: Load) -> Measured:
     """Put a load on a side."""
+    measured, outcomes = observe(side, load)
+    return replace(measured, kept=[each for each in outcomes if each.due >= 0 and each.answer])
+
+
+def observe(side: Side, load: Load) -> tuple[Measured, list[Outcome]]:
+    """Put a load on a side. All outcomes stand beside what came of it, those of the warm-up as well."""
     at: list[tuple[float, float, float]] = []
     running = Running(load)
 
@@ -60,21 +61,24 @@ def measure(side: Side, load: Load) -> Measured:
     outcomes = running.outcomes(look, look)
     (began, cpu_before, load_before), (ended, cpu_after, load_after) = at
     cpu = cpu_after - cpu_before
+    last = max((each.due + each.seconds for each in outcomes), default=0.0)
+    # Calls that are made once may have run out.
+    length = min(load.seconds, last) if load.once else load.seconds
     # Those that end in the time that counts, whenever they began: as many are under way at its start as at its end.
-    answered = sum(0 <= each.due + each.seconds < load.seconds for each in outcomes if each.code == "OK")
+    answered = sum(0 <= each.due + each.seconds <= length for each in outcomes if each.code == "OK")
     # Those that were due then, however late they ended.
     due = [each for each in outcomes if each.due >= 0]
     seconds = sorted(each.seconds for each in due if each.code == "OK")
-    return Measured(
-        per_second=answered / load.seconds,
+    measured = Measured(
+        per_second=answered / length if answered else 0.0,
         cpu_seconds=cpu / answered if answered else 0.0,
         busy=cpu / (ended - began),
         p50=quantile(seconds, 0.5),
         p99=quantile(seconds, 0.99),
-        codes=Counter(each.code for each in outcomes),
+        codes=Counter(each.code for each in due),
         generator_busy=(load_after - load_before) / (ended - began),
-        outcomes=outcomes,
     )
+    return measured, outcomes
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:

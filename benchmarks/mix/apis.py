@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from benchmarks import data
 from benchmarks.load import Call, http, rpc
 from benchmarks.mix.checker import Seen
 from benchmarks.mix.plan import PAGE_SIZE, Arrival, Kind
 from insta.gateway.v1 import feed_pb2, posts_pb2, profiles_pb2
 
-# As long as those in the seed data.
-_TITLE = "t20000"
-_DESCRIPTION = "d" * 120
+# As long as those that are there.
+_TITLE = data.TITLE.format(20_000)
 
 
 class Api(Protocol):
@@ -42,7 +42,7 @@ class Grpc:
                 return rpc("/insta.gateway.v1.ProfileService/ListProfilePosts", timeline, token)
             case Kind.CREATE:
                 # With a name, as clients send it that want to be able to try again.
-                post = posts_pb2.CreatePostRequest(title=_TITLE, description=_DESCRIPTION, request_id=arrival.name)
+                post = posts_pb2.CreatePostRequest(title=_TITLE, description=data.DESCRIPTION, request_id=arrival.name)
                 return rpc("/insta.gateway.v1.PostService/CreatePost", post, token)
 
     def page(self, kind: Kind, answer: bytes) -> list[Seen]:
@@ -65,7 +65,7 @@ class Rest:
             case Kind.TIMELINE:
                 return http(f"GET /users/{arrival.subject}/posts?page_size={PAGE_SIZE}", token=token)
             case Kind.CREATE:
-                return http("POST /posts", {"title": _TITLE, "description": _DESCRIPTION}, token)
+                return http("POST /posts", {"title": _TITLE, "description": data.DESCRIPTION}, token)
 
     def page(self, kind: Kind, answer: bytes) -> list[Seen]:
         posts = json.loads(answer)["results"]

@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from benchmarks.load import Load
-from benchmarks.measuring import Measured, measure, quantile
+from benchmarks.measuring import Measured, observe, quantile
 from benchmarks.mix.apis import Api
 from benchmarks.mix.checker import Checker
 from benchmarks.mix.examination import examine
@@ -86,16 +86,15 @@ class Contestant:
             keep=1,
             core=self._core,
         )
-        measured = measure(self._side, load)
-        due = [outcome for outcome in measured.outcomes if outcome.due >= 0]
+        measured, outcomes = observe(self._side, load)
+        due = [outcome for outcome in outcomes if outcome.due >= 0]
         taken = sorted(outcome.seconds if outcome.code == "OK" else math.inf for outcome in due)
-        findings = examine(self._checker, self._api, arrivals, measured.outcomes)
-        # Tens of megabytes, and nobody looks at them again.
+        findings = examine(self._checker, self._api, arrivals, outcomes)
         return Step(
             rate=rate,
             p50=quantile(taken, 0.5),
             p99=quantile(taken, 0.99),
-            measured=replace(measured, outcomes=()),
+            measured=measured,
             checked=findings.checked,
             faults=findings.faults,
         )

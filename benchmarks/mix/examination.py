@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,7 +33,7 @@ def examine(checker: Checker, api: Api, arrivals: Sequence[Arrival], outcomes: I
     for outcome in outcomes:
         arrival = arrivals[outcome.call]
         if outcome.code == "OK":
-            answered.append((arrival, outcome, base64.b64decode(outcome.answer)))
+            answered.append((arrival, outcome, outcome.message))
         elif arrival.kind is Kind.CREATE:
             unsure.add(arrival.caller)
     created = [

@@ -1,0 +1,46 @@
+"""Measures the suite, and shows what it found: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import click
+from rich.console import Console
+
+from benchmarks import calls, report
+from benchmarks.options import Options
+from benchmarks.report import Part
+from benchmarks.sides import LOAD_CORE
+
+PARTS: Mapping[str, Callable[[Options, Console], Part]] = {
+    calls.NAME: calls.run,
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice(list(PARTS)))
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Medians are taken of so many.")
+@click.option("--seconds", type=click.FloatRange(0.2), default=4.0, show_default=True, help="How long each load runs.")
+def main(parts: Sequence[str], rounds: int, seconds: float) -> None:
+    """Measure the parts of the benchmark that are named; by default all.
+
+    calls: each call together, with two workers and apart, against a bare echo and Django REST framework.
+
+    Takes two cores, one for the servers and one for the load, and a machine that does nothing else.
+    """
+    if (os.cpu_count() or 1) < 2:
+        raise click.ClickException("the load needs a core of its own: this machine has one")
+    # This process looks at the clock, and is not to be in the way of the servers.
+    os.sched_setaffinity(0, {LOAD_CORE})
+    options = Options(rounds, seconds)
+    console = Console()
+    for name in parts or PARTS:
+        part = PARTS[name](options, console)
+        report.save(part, {"rounds": rounds, "seconds": seconds})
+        report.show(part, console)
+        console.print(f"picture {report.draw(part)}, figures {report.RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The picture of a part: its bars, and how near it came to its goals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot
+
+from benchmarks.report import COLORS, Bars, Goal, Part, Verdict, figure
+
+matplotlib.use("agg")
+
+_WIDTH = 10.0
+_ROW = 0.27
+_HEAD = 1.1
+_VERDICTS = {"aim": "#1f8a4c", "met": "#7cc08f", "missed": "#d1495b"}
+_STYLE: Any = {
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.edgecolor": "#b5bac2",
+    "xtick.color": "#5b616b",
+    "ytick.left": False,
+    "axes.axisbelow": True,
+}
+
+
+def draw(part: Part, path: Path) -> None:
+    """Draw a part into a PNG file."""
+    heights = [_HEAD + _ROW * _lines(bars) for bars in part.bars]
+    if part.verdicts:
+        heights.append(_HEAD + 1.5 * _ROW * len(part.verdicts))
+    with pyplot.rc_context(_STYLE):
+        figure_, axes = pyplot.subplots(
+            len(heights), 1, figsize=(_WIDTH, sum(heights) + 0.5), height_ratios=heights, squeeze=False
+        )
+        for bars, axis in zip(part.bars, axes[:, 0], strict=False):
+            _draw_bars(bars, axis)
+        if part.verdicts:
+            _draw_goals(part.verdicts, axes[-1, 0])
+        figure_.suptitle(part.title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        figure_.tight_layout()
+        figure_.savefig(path, dpi=140)
+        pyplot.close(figure_)
+
+
+def _name(goal: Goal) -> str:
+    return f"{goal.what}\nagainst {goal.against}" if goal.against else goal.what
+
+
+def _lines(bars: Bars) -> float:
+    return len(bars.rows) + 0.7 * len({what for what, _, _ in bars.rows})
+
+
+def _draw_bars(bars: Bars, axis: Any) -> None:
+    place = 0.0
+    groups: dict[str, list[float]] = {}
+    most = max(value for _, _, value in bars.rows)
+    for what, whose, value in bars.rows:
+        place += 1 if what in groups else 1.7
+        groups.setdefault(what, []).append(place)
+        axis.barh(place, value, 0.86, color=COLORS.get(whose, COLORS["together"]))
+        label = f"{figure(value)}  {whose}"
+        axis.text(value + most * 0.008, place, label, va="center", color="#333840", fontsize=8.5)
+    axis.set_yticks([sum(places) / len(places) for places in groups.values()], groups)
+    axis.invert_yaxis()
+    axis.set_xlim(0, most * 1.16)
+    axis.set_title(f"{bars.title} ({bars.unit})")
+    axis.grid(axis="x", color="#e6e8eb")
+
+
+def _draw_goals(verdicts: Any, axis: Any) -> None:
+    verdict: Verdict
+    for place, verdict in enumerate(verdicts):
+        goal = verdict.goal
+        axis.barh(place, verdict.reached, 0.62, color=_VERDICTS[verdict.word], alpha=0.45 if verdict.doubt else 1)
+        if goal.aim is not None:
+            aim = goal.least / goal.aim if goal.at_most else goal.aim / goal.least
+            axis.plot([aim, aim], [place - 0.4, place + 0.4], color="#333840", linewidth=1.6)
+        label = f"{figure(verdict.value)} {goal.unit}, {verdict.word}"
+        axis.text(0.015, place, label + (" (does not count)" if verdict.doubt else ""), va="center", fontsize=8.5)
+    axis.set_yticks(range(len(verdicts)), [_name(each.goal) for each in verdicts], fontsize=8.5)
+    axis.axvline(1, color="#333840", linestyle=(0, (3, 3)), linewidth=1)
+    axis.invert_yaxis()
+    axis.set_title("Reached, of what it must (dashed line; the mark is the aim)")
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.grid(axis="x", color="#e6e8eb")

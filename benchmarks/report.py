@@ -1,0 +1,269 @@
+"""What the parts of the benchmark have found: tables and bars for the terminal, a picture, and JSON."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import apsw
+from rich import box
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.sides import BUILD
+
+RESULTS = BUILD / "results.json"
+_VERSIONS = ("grpcio", "peewee", "apsw", "protobuf", "protovalidate", "uvloop")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be reached.
+
+    Attributes:
+        what, against: What is measured, and what it is compared with, if it is.
+        least, aim: What it must reach, and what it should.
+        unit: Of the figure; x for how many times as much.
+        at_most: Whether less is better: it must not exceed `least`.
+    """
+
+    what: str
+    against: str
+    least: float
+    aim: float | None = None
+    unit: str = "x"
+    at_most: bool = False
+
+    def met(self, value: float, bound: float | None) -> bool:
+        """Whether a figure keeps to a bound."""
+        return bound is not None and (value <= bound if self.at_most else value >= bound)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a goal.
+
+    Attributes:
+        lowest, highest: Of the rounds.
+        doubt: Why the figure does not count. Empty: it does.
+    """
+
+    goal: Goal
+    value: float
+    lowest: float
+    highest: float
+    doubt: str = ""
+
+    @property
+    def word(self) -> str:
+        """aim, met or missed."""
+        if self.goal.met(self.value, self.goal.aim):
+            return "aim"
+        return "met" if self.goal.met(self.value, self.goal.least) else "missed"
+
+    @property
+    def reached(self) -> float:
+        """The part of the least that was reached; more than 1 is better, also where less is."""
+        if self.goal.at_most:
+            return self.goal.least / self.value if self.value else 0.0
+        return self.value / self.goal.least
+
+
+def judged(goal: Goal, rounds: Sequence[float], doubt: str = "") -> Verdict:
+    """What came of a goal in several rounds: their median counts."""
+    return Verdict(goal, statistics.median(rounds), min(rounds), max(rounds), doubt)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Figures to be shown side by side.
+
+    Attributes:
+        rows: What the figure is of, whose it is, and the figure; rows of the same stand together.
+        unit: What is counted.
+    """
+
+    title: str
+    unit: str
+    rows: Sequence[tuple[str, str, float]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Figures to be read.
+
+    Attributes:
+        rows: A text for each heading; numbers as `figure` writes them.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part of the benchmark has found.
+
+    Attributes:
+        name: Its name on the command line, in JSON and of its picture.
+        figures: All that it measured, as JSON takes it.
+    """
+
+    name: str
+    title: str
+    verdicts: Sequence[Verdict]
+    bars: Sequence[Bars] = ()
+    tables: Sequence[Rows] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured: figures of another machine are no others to compare with."""
+    versions = {name: metadata.version(name) for name in _VERSIONS}
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+        **versions,
+    }
+
+
+def save(part: Part, settings: Mapping[str, Any]) -> None:
+    """Put what a part has found into the results, in the place of what it found before."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[part.name] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": machine(),
+        "load_before": os.getloadavg()[0],
+        "settings": dict(settings),
+        "goals": [{**asdict(verdict), "verdict": verdict.word} for verdict in part.verdicts],
+        **part.figures,
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def show(part: Part, console: Console) -> None:
+    """Print the goals of a part and its bars."""
+    console.print()
+    console.rule(f"[bold]{part.title}", align="left")
+    for bars in part.bars:
+        console.print(_bars(bars))
+    for rows in part.tables:
+        console.print(_rows(rows))
+    if part.verdicts:
+        console.print(_goals(part.verdicts))
+
+
+def draw(part: Part, folder: Path = BUILD) -> Path:
+    """Draw a part. Returns the picture's file."""
+    # It takes a second to import, and a suite's users do not have it.
+    from benchmarks import picture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{part.name}.png"
+    picture.draw(part, path)
+    return path
+
+
+def figure(value: float) -> str:
+    """A number in as many digits as one reads."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+_STYLES = {"aim": "bold green", "met": "green", "missed": "bold red"}
+
+
+def _goals(verdicts: Sequence[Verdict]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Goals", title_justify="left", title_style="bold")
+    for heading in ("what", "against"):
+        table.add_column(heading)
+    for heading in ("measured", "rounds", "must be", "aim"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for verdict in verdicts:
+        goal = verdict.goal
+        word = Text(verdict.word, _STYLES[verdict.word])
+        if verdict.doubt:
+            word.append(f", does not count: {verdict.doubt}", "yellow")
+        table.add_row(
+            goal.what,
+            goal.against,
+            Text(_with_unit(verdict.value, goal), "bold"),
+            f"{figure(verdict.lowest)} - {figure(verdict.highest)}",
+            f"{'<=' if goal.at_most else '>='} {_with_unit(goal.least, goal)}",
+            "" if goal.aim is None else _with_unit(goal.aim, goal),
+            word,
+        )
+    return table
+
+
+def _rows(rows: Rows) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=rows.title, title_justify="left", title_style="bold")
+    for number, heading in enumerate(rows.headings):
+        numbers = all(row[number][:1].isdigit() for row in rows.rows)
+        table.add_column(heading, justify="right" if numbers else "left")
+    for row in rows.rows:
+        table.add_row(*row)
+    return table
+
+
+def _bars(bars: Bars) -> Table:
+    title = f"{bars.title} ({bars.unit})"
+    table = Table(box=None, title=title, title_justify="left", title_style="bold", padding=(0, 1), show_header=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("", ratio=1, min_width=20)
+    most = max((value for _, _, value in bars.rows), default=1.0)
+    before = ""
+    for what, whose, value in bars.rows:
+        color = COLORS.get(whose, COLORS["together"])
+        table.add_row(what if what != before else "", whose, figure(value), Bar(most, 0, value, color=color))
+        before = what
+    return table
+
+
+# Of the sides, wherever one is seen.
+COLORS = {
+    "bare echo": "#8a8f98",
+    "together": "#2f6fde",
+    "two workers": "#6fb1ff",
+    "apart": "#19a38c",
+    "DRF": "#e08a2e",
+}
+
+
+def _with_unit(value: float, goal: Goal) -> str:
+    return f"{figure(value)} {goal.unit}"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _commit() -> str:
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
