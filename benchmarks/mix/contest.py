@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -118,8 +117,3 @@ class Contest:
             step = contestant.step(rate, self._seconds)
         self._tell(contestant, step)
         return step
-
-
-def finite(seconds: float) -> float | None:
-    """A time as JSON takes it, which knows no infinity."""
-    return seconds if math.isfinite(seconds) else None

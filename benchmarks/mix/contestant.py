@@ -46,19 +46,17 @@ class Contestant:
 
     Args:
         renewed: Makes what authorises each user, in the order of their ids.
-        core: Where the load is made. None: anywhere.
+        pinned: Whether the load has a core of its own.
     """
 
-    def __init__(
-        self, side: Side, api: Api, world: World, renewed: Callable[[], list[str]], core: int | None = LOAD_CORE
-    ) -> None:
+    def __init__(self, side: Side, api: Api, world: World, renewed: Callable[[], list[str]], pinned: bool) -> None:
         self.name = side.name
         self._side = side
         self._api = api
         self._users = world.users
         self._checker = Checker(world)
         self._renewed = renewed
-        self._core = core
+        self._core = LOAD_CORE if pinned else None
         self._tokens: list[str] = []
         self._renewed_at = float("-inf")
         self._steps = 0

@@ -18,31 +18,35 @@ from chassis.settings import Settings
 
 
 @contextmanager
-def suite(folder: Path, world: World, core: int | None = SERVER_CORE) -> Iterator[Contestant]:
+def suite(folder: Path, world: World, pinned: bool = True) -> Iterator[Contestant]:
     """The suite together.
 
     Args:
         folder: Where its data go; there is none yet.
+        pinned: Whether server and load have a core each.
     """
+    core = SERVER_CORE if pinned else None
     data.fill(folder, world)
     settings = Settings(data=folder)
     everybody = range(1, world.users + 1)
     with sides.together(folder, core) as side:
-        yield Contestant(side, Grpc(), world, lambda: data.bearers(settings, everybody))
+        yield Contestant(side, Grpc(), world, lambda: data.bearers(settings, everybody), pinned)
 
 
 @contextmanager
-def drf(folder: Path, programs: Path, world: World, core: int | None = SERVER_CORE) -> Iterator[Contestant]:
+def drf(folder: Path, programs: Path, world: World, pinned: bool = True) -> Iterator[Contestant]:
     """The Django REST framework server.
 
     Args:
         folder: Where its code and its data go; there is none yet.
         programs: Of its environment.
+        pinned: Whether server and load have a core each.
     """
+    core = SERVER_CORE if pinned else None
     shutil.copytree(peer.SOURCE, folder)
     rows = {name: getattr(world, name) for name in ("users", "authors", "follows", "likes", "comments")}
     fill = [str(programs / "python"), "manage.py", "fill"]
     subprocess.run(fill, cwd=folder, input=json.dumps(rows), text=True, check=True)
     everybody = range(1, world.users + 1)
     with sides.drf(folder, programs / "gunicorn", core) as side:
-        yield Contestant(side, Rest(), world, lambda: peer.tokens(folder, everybody))
+        yield Contestant(side, Rest(), world, lambda: peer.tokens(folder, everybody), pinned)
