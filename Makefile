@@ -36,6 +36,9 @@ lint: setup ## Check style, types, contracts and the borders between the parts
 protos: setup ## Generate the Python stubs from the contracts
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
+bench: $(VENV)/bench ## Measure the suite beside a bare server and Django REST framework (needs two idle cores, some minutes)
+	@$(BIN)/python -m benchmarks $(PARTS)
+
 clients: setup ## Generate Go and TypeScript stubs into gen/ (needs go and npm)
 	@npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/clients/typescript
 	@$(BIN)/buf generate insta/insta.binpb --path insta --clean
@@ -49,7 +52,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/bench: $(VENV)/installed insta/insta.binpb
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
 insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
 
-.PHONY: help run apart test compose-test soak mutants lint protos clients setup
+.PHONY: help run apart test compose-test soak mutants bench lint protos clients setup

@@ -40,9 +40,9 @@ def main(parts: Sequence[str], rounds: int, seconds: float) -> None:
     console = Console()
     for name in parts or PARTS:
         part = PARTS[name](options, console)
-        report.save(part, {"rounds": rounds, "seconds": seconds})
+        figures = report.save(part, {"rounds": rounds, "seconds": seconds})
         report.show(part, console)
-        console.print(f"picture {report.draw(part)}, figures {report.RESULTS}")
+        console.print(f"\nThe picture is {report.draw(part)}, all figures are in {figures}.", highlight=False)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ _ECHO, _TOGETHER, _WORKERS, _APART, _DRF = "bare echo", "together", "two workers
 # Where GetPost is measured; the other calls together and on DRF.
 _EVERYWHERE = (_ECHO, _TOGETHER, _WORKERS, _APART, _DRF)
 
-_WARM_UP_SECONDS = 0.5
 # Calls at a time that keep a side busy. Apart, more of them would wait longer than a suite lets calls wait.
 _AT_ONCE = {_APART: 16}
 _ANY_AT_ONCE = 32
@@ -43,18 +42,18 @@ _MOST_PER_SECOND = {GRPC: 8_000, HTTP: 3_000}
 _COMPARED = 50
 _COMPARE_SECONDS = 20.0
 
-GOALS = {
-    ("GetPost", _TOGETHER, _ECHO): Goal("GetPost composed, together", "bare echo", 0.42, 0.48),
-    ("GetPost", _TOGETHER, _DRF): Goal("GetPost composed, together", "DRF", 13, 15),
-    ("ListHomeFeed", _TOGETHER, _DRF): Goal("ListHomeFeed of 20, 50 followees, together", "DRF", 9, 12),
-    ("GetProfile", _TOGETHER, _DRF): Goal("GetProfile, together", "DRF", 10, 13),
-    ("ListComments", _TOGETHER, _DRF): Goal("ListComments of 20, together", "DRF", 5, 7),
-    ("CreatePost", _TOGETHER, _DRF): Goal("CreatePost, durable, together", "DRF, as durable", 2.5, 3.5),
-    ("LikePost", _TOGETHER, _DRF): Goal("LikePost, durable, together", "DRF, as durable", 3, 4.5),
-    ("GetPost", _APART, _DRF): Goal("GetPost apart, mutual TLS, on one core", "DRF", 2, 3),
+_GOALS = {
+    ("GetPost", _TOGETHER, _ECHO): Goal("GetPost composed", "bare echo", 0.42, 0.48),
+    ("GetPost", _TOGETHER, _DRF): Goal("GetPost composed", "DRF", 13, 15),
+    ("ListHomeFeed", _TOGETHER, _DRF): Goal("ListHomeFeed of 20, 50 followees", "DRF", 9, 12),
+    ("GetProfile", _TOGETHER, _DRF): Goal("GetProfile", "DRF", 10, 13),
+    ("ListComments", _TOGETHER, _DRF): Goal("ListComments of 20", "DRF", 5, 7),
+    ("CreatePost", _TOGETHER, _DRF): Goal("CreatePost, durable", "DRF", 2.5, 3.5),
+    ("LikePost", _TOGETHER, _DRF): Goal("LikePost, durable", "DRF", 3, 4.5),
+    ("GetPost", _APART, _DRF): Goal("GetPost apart, mutual TLS", "DRF", 2, 3),
 }
 # Of the processor's time for a call, and not of the calls in a second.
-CPU_GOAL = Goal("GetPost, two workers: CPU of a call", "one worker", 1.1, 1.05, at_most=True)
+_CPU_GOAL = Goal("GetPost, two workers: CPU a call", "one worker", 1.1, 1.05, at_most=True)
 
 
 def run(options: Options, console: Console) -> Part:
@@ -62,42 +61,56 @@ def run(options: Options, console: Console) -> Part:
     seed = Seed()
     programs = peer.install()
     BUILD.mkdir(parents=True, exist_ok=True)
-    # On the disk that it is on: it is synced as the disk syncs.
+    # Not where a system keeps what is temporary, which may be memory: what is written has to be synced to a disk.
     with tempfile.TemporaryDirectory(prefix="calls-", dir=BUILD) as folder:
         there = Path(folder)
-        console.print("Filling the databases ...", style="dim")
+        console.print("filling the databases ...", style="dim")
         fill(there, seed)
+        for name in (_WORKERS, _APART):
+            shutil.copytree(there / _TOGETHER, there / name)
         peer.prepare(there / _DRF, programs, seed)
-        return _Table(options, console, seed, there, programs / "gunicorn").part()
+        return _Table(options, console, seed, there, _EVERYWHERE, programs / "gunicorn").part()
 
 
-def run_without_peer(options: Options, console: Console, seed: Seed, folder: Path) -> Part:
-    """Measure all calls on all sides but the Django REST framework, which takes a while to install and to fill."""
+def run_briefly(options: Options, console: Console, seed: Seed, folder: Path) -> Part:
+    """Compare all calls and measure some, together and beside the echo: what needs no network, and no minutes."""
     fill(folder, seed)
-    return _Table(options, console, seed, folder, None).part()
+    return _Table(options, console, seed, folder, (_ECHO, _TOGETHER), Path(), ("GetPost", "LikePost")).part()
 
 
 def fill(folder: Path, seed: Seed) -> None:
-    """Make the data of all suites, in folders of their names."""
+    """Make the data of the suite together, in a folder of that name."""
     (folder / _TOGETHER).mkdir()
     data.fill(folder / _TOGETHER, seed)
-    for name in (_WORKERS, _APART):
-        shutil.copytree(folder / _TOGETHER, folder / name)
 
 
 class _Table:
     """The measuring of a table.
 
     Args:
-        gunicorn: The program. None: the Django REST framework is left out.
+        folder: Of the sides' data, each in a folder of its name.
+        names: Of the sides.
+        gunicorn: The program, if the Django REST framework is one of them.
+        only: The kinds of call to measure. Empty: all.
     """
 
-    def __init__(self, options: Options, console: Console, seed: Seed, folder: Path, gunicorn: Path | None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        console: Console,
+        seed: Seed,
+        folder: Path,
+        names: Sequence[str],
+        gunicorn: Path,
+        only: Sequence[str] = (),
+    ) -> None:
         self._options = options
         self._core = SERVER_CORE if options.pinned else None
         self._console = console
         self._folder = folder
+        self._names = names
         self._gunicorn = gunicorn
+        self._only = only
         self._kinds = Kinds(seed)
         self._measured: dict[tuple[str, str], list[Measured]] = {}
         # Sides that run all the time, and calls that were not made yet.
@@ -111,11 +124,10 @@ class _Table:
         kinds = self._kinds.all()
         with ExitStack() as running:
             self._running[_TOGETHER] = running.enter_context(sides.together(self._folder / _TOGETHER, self._core))
-            if self._gunicorn is not None:
+            if _DRF in self._names:
                 self._running[_DRF] = running.enter_context(sides.drf(self._folder / _DRF, self._gunicorn, self._core))
-            for kind in kinds:
-                for side in self._running.values():
-                    self._compare(kind, side)
+            for side in self._running.values():
+                self._compare(kinds, side)
             self._running[_ECHO] = running.enter_context(sides.echo(self._answer_size, self._core))
             for number in range(self._options.rounds):
                 for kind in kinds:
@@ -126,19 +138,20 @@ class _Table:
         return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows()], self._figures())
 
     def _sides(self, kind: Kind) -> Sequence[str]:
-        names = _EVERYWHERE if kind.name == "GetPost" else (_TOGETHER, _DRF)
-        return [name for name in names if name != _DRF or self._gunicorn is not None]
+        if self._only and kind.name not in self._only:
+            return []
+        return [name for name in self._names if kind.name == "GetPost" or name in (_TOGETHER, _DRF)]
 
-    def _compare(self, kind: Kind, side: Side) -> None:
+    def _compare(self, kinds: Sequence[Kind], side: Side) -> None:
         """Look whether a side answers as the seed says.
 
         Raises:
             AssertionError: it does not.
         """
-        calls = self._take(kind, side, _COMPARED)
+        calls = [(kind, call) for kind in kinds for call in self._take(kind, side, _COMPARED)]
         load = Load(
             side.address,
-            calls,
+            [call for _, call in calls],
             self._tokens(side),
             _COMPARE_SECONDS,
             at_once=4,
@@ -147,14 +160,16 @@ class _Table:
             keep=1,
         )
         outcomes = measure(side, load).kept
-        wrong = kind.wrong(side.protocol, outcomes)
-        if wrong or len(outcomes) < _COMPARED:
-            raise AssertionError(
-                f"{side.name} answered {len(outcomes)} of {_COMPARED} calls of {kind.name}; {wrong[:1]}"
-            )
-        if (kind.name, side.name) == ("GetPost", _TOGETHER):
-            self._request_size = round(statistics.mean(len(each.message) for each in calls))
-            self._answer_size = round(statistics.mean(len(each.message) for each in outcomes))
+        if len(outcomes) < len(calls):
+            raise AssertionError(f"{side.name} answered {len(outcomes)} of {len(calls)} calls")
+        for number, kind in enumerate(kinds):
+            first = number * _COMPARED
+            of_kind = [each._replace(call=each.call - first) for each in outcomes if calls[each.call][0] is kind]
+            if wrong := kind.wrong(side.protocol, of_kind):
+                raise AssertionError(f"{side.name} answers {kind.name} in another way than it has to: {wrong[0]}")
+            if (kind.name, side.name) == ("GetPost", _TOGETHER):
+                self._request_size = round(statistics.mean(len(call.message) for each, call in calls if each is kind))
+                self._answer_size = round(statistics.mean(len(each.message) for each in of_kind))
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[Side]:
@@ -176,16 +191,16 @@ class _Table:
             # Without a token: the limit is what calls cost that carry nothing beside their messages.
             calls, tokens = [raw(echo.METHOD, b"\0" * self._request_size)], [""]
         else:
-            most = _MOST_PER_SECOND[side.protocol] * (self._options.seconds + _WARM_UP_SECONDS)
+            most = _MOST_PER_SECOND[side.protocol] * (self._options.seconds + self._options.warm_up)
             calls, tokens = self._take(kind, side, int(most)), self._tokens(side)
         load = Load(
             side.address,
             calls,
             tokens,
             self._options.seconds,
-            at_once=_AT_ONCE.get(side.name, _ANY_AT_ONCE),
+            at_once=min(_AT_ONCE.get(side.name, _ANY_AT_ONCE), self._options.at_most),
             protocol=side.protocol,
-            warm_up=_WARM_UP_SECONDS,
+            warm_up=self._options.warm_up,
             once=kind.once,
             channels=_CHANNELS,
             core=LOAD_CORE if self._options.pinned else None,
@@ -207,28 +222,28 @@ class _Table:
     def _note(self, number: int, kind: Kind, side: Side, found: Measured) -> None:
         self._measured.setdefault((kind.name, side.name), []).append(found)
         self._console.print(
-            f"round {number + 1} of {self._options.rounds}: {kind.name:12} {side.name:11}"
-            f" {found.per_second:8,.0f}/s  {found.cpu_seconds * 1e6:6,.0f} µs of CPU a call  {found.busy:4.0%} busy"
-            f"{'' if found.counts else '  (does not count)'}",
+            f"round {number + 1}/{self._options.rounds}  {kind.name:12} {side.name:11} {found.per_second:7,.0f}/s"
+            f"  {found.cpu_seconds * 1e6:6,.0f} µs CPU  {found.busy:4.0%} busy"
+            f"{'' if found.counts else ', does not count'}",
             style="dim",
             highlight=False,
         )
 
     def _verdicts(self) -> list[Verdict]:
         verdicts = []
-        for (kind, side, against), goal in GOALS.items():
-            if (kind, against) in self._measured:
-                pairs = self._pairs(kind, side, against)
-                ratios = [ours.per_second / theirs.per_second for ours, theirs in pairs if theirs.per_second]
+        for (kind, side, against), goal in _GOALS.items():
+            if pairs := self._pairs(kind, side, against):
+                ratios = [ours.per_second / theirs.per_second for ours, theirs in pairs]
                 verdicts.append(judged(goal, ratios, self._doubt(kind, side, against)))
-        pairs = self._pairs("GetPost", _WORKERS, _TOGETHER)
-        ratios = [two.cpu_seconds / one.cpu_seconds for two, one in pairs if one.cpu_seconds]
-        verdicts.append(judged(CPU_GOAL, ratios, self._doubt("GetPost", _WORKERS, _TOGETHER)))
+        if pairs := self._pairs("GetPost", _WORKERS, _TOGETHER):
+            ratios = [two.cpu_seconds / one.cpu_seconds for two, one in pairs]
+            verdicts.append(judged(_CPU_GOAL, ratios, self._doubt("GetPost", _WORKERS, _TOGETHER)))
         return verdicts
 
     def _pairs(self, kind: str, side: str, against: str) -> list[tuple[Measured, Measured]]:
         """Of each round what was measured of two sides: the machine is not as fast from one minute to the next."""
-        return list(zip(self._measured[kind, side], self._measured[kind, against], strict=True))
+        ours, theirs = self._measured.get((kind, side), []), self._measured.get((kind, against), [])
+        return [pair for pair in zip(ours, theirs, strict=False) if all(each.cpu_seconds for each in pair)]
 
     def _doubt(self, kind: str, *names: str) -> str:
         """Why a comparison does not count. Empty: it does."""
@@ -238,7 +253,7 @@ class _Table:
             busy = statistics.median(each.busy for each in rounds)
             failed = sum((each.codes for each in rounds), Counter()).keys() - {"OK"}
             if busy < BUSY:
-                doubts.append(f"{name} was {busy:.0%} busy")
+                doubts.append(f"{name} was {busy:.1%} busy")
             if failed:
                 doubts.append(f"{name} answered {', '.join(sorted(failed))}")
         return "; ".join(doubts)
@@ -251,7 +266,7 @@ class _Table:
         return [Bars("Calls answered", "a second", rows)]
 
     def _rows(self) -> Rows:
-        headings = ("call", "side", "calls/s", "µs of CPU", "core busy", "p50 ms", "p99 ms")
+        headings = ("call", "side", "calls/s", "µs CPU", "busy", "p50 ms", "p99 ms")
         rows = []
         for (kind, side), rounds in self._measured.items():
             middle = [

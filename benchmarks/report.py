@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 from rich import box
 from rich.bar import Bar
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +25,6 @@ from benchmarks import curves
 from benchmarks.curves import Curves
 from benchmarks.sides import BUILD
 
-RESULTS = BUILD / "results.json"
 _VERSIONS = ("grpcio", "peewee", "apsw", "protobuf", "protovalidate", "uvloop")
 
 
@@ -146,9 +145,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(part: Part, settings: Mapping[str, Any]) -> None:
-    """Put what a part has found into the results, in the place of what it found before."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def save(part: Part, settings: Mapping[str, Any], folder: Path = BUILD) -> Path:
+    """Put what a part has found into the results, in the place of what it found before. Returns their file."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
     results[part.name] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -158,14 +158,15 @@ def save(part: Part, settings: Mapping[str, Any]) -> None:
         "goals": [{**asdict(verdict), "verdict": verdict.word} for verdict in part.verdicts],
         **part.figures,
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    return path
 
 
 def show(part: Part, console: Console) -> None:
     """Print the goals of a part and its bars."""
     console.print()
-    console.rule(f"[bold]{part.title}", align="left")
+    console.rule(f"[bold]{part.title}", align="left", characters="━")
     for bars in part.bars:
         console.print(_bars(bars))
     for each in part.curves:
@@ -197,54 +198,68 @@ def figure(value: float) -> str:
 _STYLES = {"aim": "bold green", "met": "green", "missed": "bold red"}
 
 
-def _goals(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Goals", title_justify="left", title_style="bold")
-    for heading in ("what", "against"):
-        table.add_column(heading)
-    for heading in ("measured", "rounds", "must be", "aim"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+def _goals(verdicts: Sequence[Verdict]) -> Group:
+    table = _table("Goals", show_header=True)
+    table.add_column("what")
+    table.add_column("against", no_wrap=True)
+    for heading in ("measured", "must be", "aim"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    notes = list(dict.fromkeys(verdict.doubt for verdict in verdicts if verdict.doubt))
     for verdict in verdicts:
         goal = verdict.goal
         word = Text(verdict.word, _STYLES[verdict.word])
         if verdict.doubt:
-            word.append(f", does not count: {verdict.doubt}", "yellow")
+            word.append(f" ({notes.index(verdict.doubt) + 1})", "yellow")
         table.add_row(
             goal.what,
             goal.against,
             Text(_with_unit(verdict.value, goal), "bold"),
-            f"{figure(verdict.lowest)} - {figure(verdict.highest)}",
-            f"{'<=' if goal.at_most else '>='} {_with_unit(goal.least, goal)}",
+            f"{'≤' if goal.at_most else '≥'} {_with_unit(goal.least, goal)}",
             "" if goal.aim is None else _with_unit(goal.aim, goal),
             word,
         )
-    return table
+    told = [Text(f" ({number}) does not count: {note}", "yellow") for number, note in enumerate(notes, 1)]
+    return Group(table, *told)
 
 
 def _rows(rows: Rows) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=rows.title, title_justify="left", title_style="bold")
+    table = _table(rows.title, show_header=True)
     for number, heading in enumerate(rows.headings):
         numbers = all(row[number][:1].isdigit() for row in rows.rows)
-        table.add_column(heading, justify="right" if numbers else "left")
-    for row in rows.rows:
-        table.add_row(*row)
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+    before = ""
+    for first, *rest in rows.rows:
+        table.add_row("" if first == before else first, *rest)
+        before = first
     return table
 
 
 def _bars(bars: Bars) -> Table:
-    title = f"{bars.title} ({bars.unit})"
-    table = Table(box=None, title=title, title_justify="left", title_style="bold", padding=(0, 1), show_header=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("", style="dim", no_wrap=True)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("", ratio=1, min_width=20)
+    table = _table(f"{bars.title} ({bars.unit})", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1, min_width=20)
     most = max((value for _, _, value in bars.rows), default=1.0)
     before = ""
     for what, whose, value in bars.rows:
-        color = COLORS.get(whose, COLORS["together"])
-        table.add_row(what if what != before else "", whose, figure(value), Bar(most, 0, value, color=color))
+        bar = Bar(most, 0, value, color=COLORS.get(whose, COLORS["together"]))
+        table.add_row("" if what == before else what, whose, figure(value), bar)
         before = what
     return table
+
+
+def _table(title: str, *, show_header: bool) -> Table:
+    # Above it a line is free: the title is part of the table.
+    return Table(
+        box=box.SIMPLE_HEAD if show_header else None,
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        show_header=show_header,
+    )
 
 
 # Of the sides, wherever one is seen.
