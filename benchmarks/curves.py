@@ -64,7 +64,7 @@ def text(curves: Curves, colors: Mapping[str, str]) -> Text:
         for x, y in line.points:
             grid[up.place(y)][across.place(x)] = (curves.marks[line.what], colors[line.whose])
     plot = Text(f"{curves.title} ({curves.y})\n", "bold", no_wrap=True, end="")
-    labels = {0: f"{up.least:.3g}", _HEIGHT - 1: f"{up.most:.3g}", up.place(level): meaning}
+    labels = {0: _figure(up.least), _HEIGHT - 1: _figure(up.most), up.place(level): meaning}
     for number in reversed(range(_HEIGHT)):
         plot.append(f"{labels.get(number, ''):>8} │", "not bold dim")
         for mark, style in grid[number]:
@@ -77,6 +77,10 @@ def text(curves: Curves, colors: Mapping[str, str]) -> Text:
     for line in curves.lines:
         plot.append(f"{curves.marks[line.what]} {line.what} {line.whose}   ", f"not bold {colors[line.whose]}")
     return plot
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 class _Scale:

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib import pyplot
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.curves import Curves
 from benchmarks.report import COLORS, Bars, Goal, Part, Verdict, figure
@@ -90,6 +90,7 @@ def _draw_curves(curves: Curves, axis: Any) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
     for which in (axis.xaxis, axis.yaxis):
+        which.set_major_locator(LogLocator(subs=(1, 2, 5)))
         which.set_major_formatter("{x:,g}")
         which.set_minor_formatter(NullFormatter())
     axis.set_xlabel(curves.x)

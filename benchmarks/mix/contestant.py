@@ -62,7 +62,7 @@ class Contestant:
         self._steps = 0
 
     def halted(self) -> AbstractContextManager[None]:
-        """Let the side stand still, for less time than gunicorn waits for a worker."""
+        """Let the side stand still."""
         return self._side.halted()
 
     def step(self, rate: float, seconds: float) -> Step:

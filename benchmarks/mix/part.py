@@ -52,15 +52,7 @@ def run(options: Options, console: Console, bound: float = BOUND_SECONDS) -> Par
             contest = Contest([suite, drf], options.seconds, bound, _Teller(console, bound))
             contest.hold({suite: _SUITE_START, drf: _DRF_START}, options.rounds)
             ours, theirs = contest.standings[suite], contest.standings[drf]
-    return summed_up(world, {suite.name: ours, drf.name: theirs}, [_verdict(ours, theirs)], bound)
-
-
-def run_without_peer(options: Options, console: Console, world: World, folder: Path, bound: float) -> Part:
-    """Find the best rate of the suite alone: the Django REST framework takes a while to install and to fill."""
-    with sides.suite(folder, world, options.pinned) as suite:
-        contest = Contest([suite], options.seconds, bound, _Teller(console, bound))
-        contest.hold({suite: _SUITE_START}, options.rounds)
-        return summed_up(world, {suite.name: contest.standings[suite]}, [], bound)
+    return summed_up(world, {suite.name: ours, drf.name: theirs}, [verdict(ours, theirs)], bound)
 
 
 def summed_up(world: World, standings: dict[str, Standing], verdicts: Sequence[Verdict], bound: float) -> Part:
@@ -101,7 +93,8 @@ class _Teller:
             self._console.print(f"WRONG: {fault}", style="bold red", highlight=False)
 
 
-def _verdict(ours: Standing, theirs: Standing) -> Verdict:
+def verdict(ours: Standing, theirs: Standing) -> Verdict:
+    """How many times as many calls the suite answers in time, and whether that counts."""
     doubts = [*_doubts("together", ours), *_doubts("DRF", theirs)]
     if not (ours.best and theirs.best):
         return Verdict(GOAL, 0.0, 0.0, 0.0, "; ".join(doubts))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from random import Random
 
 from benchmarks.mix import graph
+from benchmarks.mix.plan import PAGE_SIZE
 
-# Everybody has a page at least, so that no timeline is short.
-_POSTS = (10, 30)
 LIKES, COMMENTS = 10, 3
 
 
 class World:
     """The rows of a world, ids as the databases assign them: from 1 on.
+
+    Everybody has written a page of posts at least, so that no timeline is short.
 
     Attributes:
         users, posts: How many there are.
@@ -24,7 +25,7 @@ class World:
         discussion: None beyond these.
     """
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, most_posts: int = 30) -> None:
         self.friends: dict[int, set[int]] = {person: set() for person in range(1, graph.PEOPLE + 1)}
         for one, other in graph.friendships(seed):
             self.friends[one].add(other)
@@ -32,7 +33,7 @@ class World:
         self.users = len(self.friends)
         everybody = range(1, self.users + 1)
         rng = Random(f"{seed} posts")
-        self.authors = [user for user in everybody for _ in range(rng.randint(*_POSTS))]
+        self.authors = [user for user in everybody for _ in range(rng.randint(PAGE_SIZE, most_posts))]
         rng.shuffle(self.authors)
         self.posts = len(self.authors)
         every_post = range(1, self.posts + 1)

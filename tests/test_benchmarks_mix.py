@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 from collections import Counter
+from collections.abc import Sequence
+from copy import copy
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from benchmarks.mix import graph
+from benchmarks import data, report, sides
+from benchmarks.measuring import Measured
+from benchmarks.mix import graph, part, search
+from benchmarks.mix.apis import Grpc
 from benchmarks.mix.checker import Checker, Created, Seen
+from benchmarks.mix.contest import Standing
+from benchmarks.mix.contestant import Contestant, Step
 from benchmarks.mix.plan import PAGE_SIZE, Kind, Plan
 from benchmarks.mix.world import COMMENTS, LIKES, World
+from benchmarks.report import Part
 
 ANA = 1
+RATE = 40.0
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World()
+    return World(most_posts=12)
 
 
 @pytest.fixture
@@ -148,3 +163,114 @@ def test_a_post_that_nobody_wrote_is_noticed(world: World, checker: Checker) -> 
 
 def test_an_id_that_was_given_before_is_noticed(world: World, checker: Checker) -> None:
     assert checker.learn([Created(world.posts, ANA, 1.0)]) == [f"the new post {world.posts} has the id of another one"]
+
+
+def test_the_mix_is_made_answered_and_looked_at(world: World, tmp_path: Path) -> None:
+    """Who takes people for friends of nobody finds the same suite wrong."""
+    lonely = copy(world)
+    lonely.friends = {user: set() for user in world.friends}
+    data.fill(tmp_path / "suite", world)
+    with sides.together(tmp_path / "suite", core=None) as side:
+        settings = side.settings
+        assert settings is not None
+        renewed = partial(data.bearers, settings, range(1, world.users + 1))
+        first, second = (Contestant(side, Grpc(), held, renewed, pinned=False) for held in (world, lonely))
+        right, wrong = first.step(RATE, 1), second.step(RATE, 1)
+
+    # A busy machine may refuse some calls; none is answered wrongly.
+    assert right.faults == []
+    assert right.checked >= right.measured.codes["OK"] > 0
+    assert any("do not belong here" in fault for fault in wrong.faults)
+
+    standing = Standing(bound=60, rounds={RATE: [right]}, best=RATE)
+    figures, said = told(part.summed_up(world, {side.name: standing}, [], bound=60), tmp_path)
+    assert figures["sides"]["together"]["best"]["codes"]["OK"] == right.measured.codes["OK"]
+    assert figures["sides"]["together"]["answers_wrong"] == 0
+    assert f"all {right.checked:,} answers were looked at" in said
+    assert "p50 together" in said
+
+
+def told(found: Part, folder: Path) -> tuple[dict[str, Any], str]:
+    """What a part says of itself: in the results, and in the terminal."""
+    said = io.StringIO()
+    report.show(found, Console(file=said, width=120))
+    figures: dict[str, Any] = json.loads(report.save(found, {}, folder).read_text())["mix"]
+    return figures, said.getvalue()
+
+
+@pytest.mark.parametrize(("capacity", "start"), [(2_222.0, 500.0), (61.0, 500.0), (500.0, 60.0)])
+def test_the_search_ends_less_than_a_tenth_below_what_passes(capacity: float, start: float) -> None:
+    asked: list[float] = []
+
+    def passes(rate: float) -> bool:
+        asked.append(rate)
+        return rate <= capacity
+
+    found = search.highest(passes, start)
+
+    assert capacity / 1.1 <= found <= capacity
+    assert len(asked) == len(set(asked)) < 15
+
+
+def test_a_search_gives_up_where_nothing_passes() -> None:
+    assert search.highest(lambda rate: False, 500) == 0
+
+
+def test_the_best_rate_is_the_last_before_one_that_is_late() -> None:
+    assert search.highest_rung({3.0: True, 1.0: True, 2.0: True}) == 3
+    assert search.highest_rung({1.0: True, 2.0: False, 3.0: True}) == 1
+    assert search.highest_rung({1.0: False, 2.0: True}) == 0
+
+
+def step(rate: float, p99: float, faults: Sequence[str] = ()) -> Step:
+    measured = Measured(rate, 0.0, 0.9, p99 / 2, p99, Counter({"OK": 100}))
+    return Step(rate, p99 / 2, p99, measured, 100, faults)
+
+
+def test_one_wrong_answer_makes_a_rate_a_bad_one() -> None:
+    standing = Standing(bound=0.02)
+
+    assert standing.in_time([step(10, 0.019), step(10, 0.018), step(10, 5.0)])
+    assert not standing.in_time([step(10, 0.021), step(10, 0.022), step(10, 0.001)])
+    assert not standing.in_time([step(10, 0.001), step(10, 0.001, ["post 7 is missing"])])
+
+
+def test_rounds_move_to_where_the_best_rate_may_be() -> None:
+    standing = Standing(bound=0.02, base=100)
+    standing.rounds = {rate: [step(rate, 0.001)] for rate in standing.rates}
+    highest = standing.rates[-1]
+    standing.settle()
+    assert (standing.best, standing.settled) == (highest, False)
+    assert standing.rates[0] == pytest.approx(highest)
+
+    lowest = standing.rates[0]
+    standing.rounds = {rate: [step(rate, math.inf)] for rate in standing.rates}
+    standing.settle()
+    assert (standing.best, standing.settled) == (0, False)
+    assert standing.rates[-1] == pytest.approx(lowest)
+
+    standing.rounds = {rate: [step(rate, 0.001 if rate < 100 else math.inf)] for rate in standing.rates}
+    standing.settle()
+    assert standing.best == max(rate for rate in standing.rates if rate < 100)
+    assert standing.settled
+
+
+@pytest.mark.parametrize(
+    ("ours", "doubt"),
+    [
+        (Standing(1, best=80, settled=True, rounds={80.0: [step(80, 0.001)]}), ""),
+        (Standing(1, best=80, rounds={80.0: [step(80, 0.001)]}), "together may do more"),
+        (Standing(1), "together was in time at no rate"),
+        (
+            Standing(1, best=80, settled=True, rounds={80.0: [step(80, 0.001)], 90.0: [step(90, 9, ["a", "b"])]}),
+            "together answered 2 calls wrongly",
+        ),
+    ],
+)
+def test_a_figure_that_does_not_count_says_why(ours: Standing, doubt: str) -> None:
+    theirs = Standing(1, best=10, settled=True, rounds={10.0: [step(10, 0.001)]})
+
+    verdict = part.verdict(ours, theirs)
+
+    assert verdict.doubt == doubt
+    assert (verdict.value, verdict.word) == ((8, "met") if ours.best else (0, "missed"))
