@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import data, report, sides
+from benchmarks import curves, data, report, sides
 from benchmarks.measuring import Measured
 from benchmarks.mix import graph, part, search
 from benchmarks.mix.apis import Grpc
@@ -187,7 +187,6 @@ def test_the_mix_is_made_answered_and_looked_at(world: World, tmp_path: Path) ->
     assert figures["sides"]["together"]["best"]["codes"]["OK"] == right.measured.codes["OK"]
     assert figures["sides"]["together"]["answers_wrong"] == 0
     assert f"all {right.checked:,} answers were looked at" in said
-    assert "p50 together" in said
 
 
 def told(found: Part, folder: Path) -> tuple[dict[str, Any], str]:
@@ -196,6 +195,21 @@ def told(found: Part, folder: Path) -> tuple[dict[str, Any], str]:
     report.show(found, Console(file=said, width=120))
     figures: dict[str, Any] = json.loads(report.save(found, {}, folder).read_text())["mix"]
     return figures, said.getvalue()
+
+
+def test_latencies_are_plotted_over_rates_below_and_above_the_bound() -> None:
+    steps = {rate: [step(rate, p99)] for rate, p99 in ((10.0, 0.004), (20.0, 0.008), (40.0, 0.4), (80.0, math.inf))}
+    standing = Standing(bound=0.02, searched=steps)
+
+    (plot,) = part.summed_up(World(most_posts=PAGE_SIZE), {"DRF": standing}, [], 0.02).curves
+    lines = curves.text(plot, report.COLORS).plain.splitlines()
+
+    (bound,) = (number for number, line in enumerate(lines) if "bound" in line)
+    solid = [(number, line.index("●")) for number, line in enumerate(lines[:-1]) if "●" in line]
+    # From above: the late one is at the right. What is late for ever has no place.
+    assert [number < bound for number, _ in solid] == [True, False, False]
+    assert [place for _, place in solid] == sorted((place for _, place in solid), reverse=True)
+    assert "p50 DRF" in lines[-1]
 
 
 @pytest.mark.parametrize(("capacity", "start"), [(2_222.0, 500.0), (61.0, 500.0), (500.0, 60.0)])

@@ -69,7 +69,7 @@ def summed_up(world: World, standings: dict[str, Standing], verdicts: Sequence[V
         "sides": {name: _figures(standing) for name, standing in standings.items()},
     }
     bars = [Bars("Calls answered at the best rate", "a second", rows)] if rows else []
-    return Part(NAME, TITLE, verdicts, bars, [_rows(standings)], figures, [_curves(standings, bound)])
+    return Part(NAME, TITLE, verdicts, bars, [_rows(standings)], figures, _curves(standings, bound))
 
 
 class _Teller:
@@ -152,7 +152,7 @@ def _figures(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _curves(standings: dict[str, Standing], bound: float) -> Curves:
+def _curves(standings: dict[str, Standing], bound: float) -> list[Curves]:
     points = {name: [_point(each, made) for made in each.made.values()] for name, each in standings.items()}
     lines = [
         Line(
@@ -164,7 +164,8 @@ def _curves(standings: dict[str, Standing], bound: float) -> Curves:
         for what in ("p99", "p50")
     ]
     drawn = [line for line in lines if line.points]
-    return Curves("Latency from the intended start", "calls a second", "ms", drawn, (bound * 1e3, "bound"))
+    title = "Latency from the intended start"
+    return [Curves(title, "calls a second", "ms", drawn, (bound * 1e3, "bound"))] if drawn else []
 
 
 def _rows(standings: dict[str, Standing]) -> Rows:
