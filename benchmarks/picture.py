@@ -18,7 +18,8 @@ _WIDTH = 10.0
 _ROW = 0.27
 _HEAD = 1.1
 _CURVES = 4.2
-_VERDICTS = {"aim": "#1f8a4c", "met": "#7cc08f", "missed": "#d1495b"}
+_VERDICTS = {"aim": "#1f8a4c", "met": "#7cc08f", "missed": "#d1495b", "uncounted": "#ccd0d6"}
+_WORDS = {"aim": "aim reached", "met": "met", "missed": "missed", "uncounted": "does not count"}
 _STYLE: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -77,6 +78,7 @@ def _draw_bars(bars: Bars, axis: Any) -> None:
     axis.invert_yaxis()
     axis.set_xlim(0, most * 1.16)
     axis.set_title(f"{bars.title} ({bars.unit})")
+    axis.xaxis.set_major_formatter("{x:,.6g}")
     axis.grid(axis="x", color="#e6e8eb")
 
 
@@ -103,12 +105,12 @@ def _draw_goals(verdicts: Any, axis: Any) -> None:
     verdict: Verdict
     for place, verdict in enumerate(verdicts):
         goal = verdict.goal
-        axis.barh(place, verdict.reached, 0.62, color=_VERDICTS[verdict.word], alpha=0.45 if verdict.doubt else 1)
+        axis.barh(place, verdict.reached, 0.62, color=_VERDICTS[verdict.word])
         if goal.aim is not None:
             aim = goal.least / goal.aim if goal.at_most else goal.aim / goal.least
             axis.plot([aim, aim], [place - 0.4, place + 0.4], color="#333840", linewidth=1.6)
-        label = f"{figure(verdict.value)} {goal.unit}, {verdict.word}"
-        axis.text(0.015, place, label + (" (does not count)" if verdict.doubt else ""), va="center", fontsize=8.5)
+        label = f"{figure(verdict.value)} {goal.unit}, {_WORDS[verdict.word]}"
+        axis.text(0.015, place, label, va="center", fontsize=8.5)
     axis.set_yticks(range(len(verdicts)), [_name(each.goal) for each in verdicts], fontsize=8.5)
     axis.axvline(1, color="#333840", linestyle=(0, (3, 3)), linewidth=1)
     axis.invert_yaxis()

@@ -68,7 +68,9 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """aim, met or missed."""
+        """aim, met or missed; uncounted if there is a doubt."""
+        if self.doubt:
+            return "uncounted"
         if self.goal.met(self.value, self.goal.aim):
             return "aim"
         return "met" if self.goal.met(self.value, self.goal.least) else "missed"
@@ -195,7 +197,7 @@ def figure(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-_STYLES = {"aim": "bold green", "met": "green", "missed": "bold red"}
+_STYLES = {"aim": "bold green", "met": "green", "missed": "bold red", "uncounted": "yellow"}
 
 
 def _goals(verdicts: Sequence[Verdict]) -> Group:
@@ -219,7 +221,7 @@ def _goals(verdicts: Sequence[Verdict]) -> Group:
             "" if goal.aim is None else _with_unit(goal.aim, goal),
             word,
         )
-    told = [Text(f" ({number}) does not count: {note}", "yellow") for number, note in enumerate(notes, 1)]
+    told = [Text(f"({number}) does not count: {note}", "yellow") for number, note in enumerate(notes, 1)]
     return Group(table, *told)
 
 

@@ -62,7 +62,7 @@ def test_a_missed_goal_is_told_as_missed_and_a_doubt_beside_it() -> None:
 
     report.show(Part("some", "Some", verdicts), Console(file=said, width=100))
 
-    assert [verdict.word for verdict in verdicts] == ["missed", "met", "aim"]
+    assert [verdict.word for verdict in verdicts] == ["missed", "met", "uncounted"]
     assert "does not count: they were 40.0% busy" in said.getvalue()
 
 

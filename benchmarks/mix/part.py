@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ def run(options: Options, console: Console, bound: float = BOUND_SECONDS) -> Par
             sides.suite(Path(folder) / "suite", world, options.pinned) as suite,
             sides.drf(Path(folder) / "drf", programs, world, options.pinned) as drf,
         ):
+            # What was filled is on the disk then, and not on its way while anything is measured.
+            os.sync()
             contest = Contest([suite, drf], options.seconds, bound, _Teller(console, bound))
             contest.hold({suite: _SUITE_START, drf: _DRF_START}, options.rounds)
             ours, theirs = contest.standings[suite], contest.standings[drf]
