@@ -238,17 +238,17 @@ class _Table:
         verdicts = []
         for (kind, side, against), goal in _GOALS.items():
             if pairs := self._pairs(kind, side, against):
-                ratios = [ours.per_second / theirs.per_second for ours, theirs in pairs]
+                ratios = [_ratio(ours.per_second, theirs.per_second) for ours, theirs in pairs]
                 verdicts.append(judged(goal, ratios, self._doubt(kind, side, against)))
         if pairs := self._pairs("GetPost", _WORKERS, _TOGETHER):
-            ratios = [two.cpu_seconds / one.cpu_seconds for two, one in pairs]
+            ratios = [_ratio(two.cpu_seconds, one.cpu_seconds) for two, one in pairs]
             verdicts.append(judged(_CPU_GOAL, ratios, self._doubt("GetPost", _WORKERS, _TOGETHER)))
         return verdicts
 
     def _pairs(self, kind: str, side: str, against: str) -> list[tuple[Measured, Measured]]:
         """Of each round what was measured of two sides: the machine is not as fast from one minute to the next."""
         ours, theirs = self._measured.get((kind, side), []), self._measured.get((kind, against), [])
-        return [pair for pair in zip(ours, theirs, strict=False) if all(each.cpu_seconds for each in pair)]
+        return list(zip(ours, theirs, strict=False))
 
     def _doubt(self, kind: str, *names: str) -> str:
         """Why a comparison does not count. Empty: it does."""
@@ -306,3 +306,8 @@ class _Table:
                 for (kind, side), rounds in self._measured.items()
             ],
         }
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    """How many times as much. 0 beside a side that answered nothing, which counts as little."""
+    return ours / theirs if theirs else 0.0
