@@ -47,7 +47,9 @@ def rss_bytes(pid: int) -> int:
 def pin(pid: int, core: int) -> None:
     """Keep all threads of a process on one core."""
     for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {core})
+        # One may just have ended.
+        with suppress(*_GONE):
+            os.sched_setaffinity(int(thread), {core})
 
 
 def _fields(pid: int) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -43,6 +42,7 @@ class Side:
         protocol: What it speaks, as `Load` has it.
         settings: Of a suite.
         log: What its processes wrote to standard error.
+        core: On which all of them run. None: any.
     """
 
     name: str
@@ -51,22 +51,29 @@ class Side:
     protocol: str = load.GRPC
     settings: Settings | None = None
     log: Path | None = None
+    core: int | None = None
 
     def cpu_seconds(self) -> float:
         """What all its processes have used of the processor."""
         return sum(processes.cpu_seconds(pid) for pid in processes.tree(self.process.pid))
 
     @contextmanager
-    def halted(self) -> Iterator[None]:
-        """Let none of its processes run: one that idles still takes a few hundredths of the core."""
-        pids = processes.tree(self.process.pid)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+    def aside(self) -> Iterator[None]:
+        """Leave its core to another side: one that idles still takes a few hundredths of it.
+
+        It goes on, on the core of the load. One that was stopped for long would have to find out again which sessions
+        have ended, and until then refuse changes.
+        """
+        self._move(LOAD_CORE)
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            self._move(self.core)
+
+    def _move(self, core: int | None) -> None:
+        if self.core is not None and core is not None:
+            for pid in processes.tree(self.process.pid):
+                processes.pin(pid, core)
 
     def rss_bytes(self) -> int:
         """How much of all its processes is in memory."""
@@ -77,7 +84,7 @@ class Side:
 def echo(size: int, core: int | None = SERVER_CORE) -> Iterator[Side]:
     """A server that answers every call with so many bytes."""
     with _started([sys.executable, "-m", "benchmarks.echo", str(size)], os.environ, core, _ECHO_READY) as (there, at):
-        yield Side("bare echo", at, there)
+        yield Side("bare echo", at, there, core=core)
 
 
 def together(
@@ -113,7 +120,7 @@ def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE) -> Iterator[
     # It is no hung worker that stands still while others are measured: gunicorn would replace it.
     command += ["--timeout", "600", "--no-control-socket", "--chdir", str(data), "site_wsgi:application"]
     with _started(command, os.environ, core, _GUNICORN_READY, stderr=subprocess.STDOUT) as (there, at):
-        yield Side("DRF", at, there, load.HTTP)
+        yield Side("DRF", at, there, load.HTTP, core=core)
 
 
 @contextmanager
@@ -134,7 +141,7 @@ def _suite(name: str, command: Sequence[str], data: Path, core: int | None) -> I
         log.open("a") as errors,
         _started(command, environment, core, _SUITE_READY, stderr=errors.fileno()) as (there, at),
     ):
-        yield Side(name, at, there, settings=Settings(data=data), log=log)
+        yield Side(name, at, there, settings=Settings(data=data), log=log, core=core)
 
 
 @contextmanager
