@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import peewee
 
@@ -27,6 +27,17 @@ FOLLOWS, LIKES, COMMENTS = 50, 10, 3
 # The seed has no list of comments that fills a page: the first posts get one, on all sides alike.
 DISCUSSED, DISCUSSION = 100, 25
 TITLE, DESCRIPTION, TEXT = "t{}", "d" * 120, "c" * 60
+
+
+class Rows(Protocol):
+    """What `fill` puts into databases; `Seed` says what each of them is."""
+
+    users: int
+    authors: list[int]
+    follows: list[tuple[int, int]]
+    likes: list[tuple[int, int]]
+    comments: list[tuple[int, int]]
+    discussion: list[tuple[int, int]]
 
 
 class Seed:
@@ -70,8 +81,8 @@ class Seed:
         return followees
 
 
-def fill(data: Path, seed: Seed) -> None:
-    """Put a seed into the databases of a suite, which are empty or not there."""
+def fill(data: Path, seed: Rows) -> None:
+    """Put rows into the databases of a suite, which are empty or not there."""
     now = clock.now()
     with bulk.open_stores(Settings(data=data)) as stores:
         users, posts, social = stores["users"], stores["posts"], stores["social"]
