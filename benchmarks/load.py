@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class Load:
         seconds: How long calls begin.
         per_second: Calls that begin in each second, whether earlier ones have ended or not. 0: each of `at_once` begins
             when the one before it has ended.
+        moments: In place of a rate, the second at which each of the calls is due. Each is made once then.
         warm_up: As many seconds of the same go before; the outcomes of then are due before 0.
         once: End early rather than make a call twice.
         keep: Of each so many answers one is kept. 0: none.
@@ -75,6 +76,7 @@ class Load:
     seconds: float
     per_second: float = 0
     at_once: int = 0
+    moments: Sequence[float] = ()
     protocol: str = GRPC
     warm_up: float = 0
     once: bool = False
@@ -136,6 +138,11 @@ class Running:
         self._process.stdin.write(json.dumps(asdict(load)))
         self._process.stdin.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that makes the load."""
+        return self._process.pid
+
     def outcomes(self, begun: Callable[[], None] = _nothing, over: Callable[[], None] = _nothing) -> list[Outcome]:
         """Wait until all calls have ended.
 
@@ -176,9 +183,7 @@ async def _run(load: Load) -> list[Outcome]:
 
         async def whatever_comes_back() -> None:
             under_way = []
-            first, last = int(-load.warm_up * load.per_second), int(load.seconds * load.per_second)
-            for nth, number in zip(range(first, last), numbers, strict=False):
-                due = nth / load.per_second
+            for nth, (due, number) in enumerate(zip(_moments(load), numbers, strict=False)):
                 # The clock of the loop knows milliseconds only.
                 early = begin + due - time.perf_counter()
                 # Who is late makes up for it, but lets the answers in meanwhile.
@@ -188,7 +193,7 @@ async def _run(load: Load) -> list[Outcome]:
             await asyncio.gather(*under_way)
 
         marks = [_Mark(_BEGUN, load.warm_up), _Mark(_OVER, load.warm_up + load.seconds)]
-        if load.per_second:
+        if load.per_second or load.moments:
             await whatever_comes_back()
         else:
             await asyncio.gather(*(one_after_another() for _ in range(load.at_once)))
@@ -196,6 +201,14 @@ async def _run(load: Load) -> list[Outcome]:
         for mark in marks:
             mark.tell()
     return outcomes
+
+
+def _moments(load: Load) -> Iterable[float]:
+    """When calls are due, in seconds after the start."""
+    if load.moments:
+        return load.moments
+    first, last = int(-load.warm_up * load.per_second), int(load.seconds * load.per_second)
+    return (nth / load.per_second for nth in range(first, last))
 
 
 class _Mark:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks import processes
 from benchmarks.load import Load, Outcome, Running
@@ -27,6 +27,7 @@ class Measured:
         p50, p99: Of the seconds that calls took which were due and answered well.
         codes: How often each status code came, of these calls.
         kept: The outcomes whose answers were kept.
+        generator_busy: How much of its core the load used.
     """
 
     per_second: float
@@ -37,6 +38,7 @@ class Measured:
     p99: float
     codes: Counter[str]
     kept: Sequence[Outcome] = field(default=(), repr=False)
+    generator_busy: float = 0.0
 
     @property
     def counts(self) -> bool:
@@ -46,13 +48,21 @@ class Measured:
 
 def measure(side: Side, load: Load) -> Measured:
     """Put a load on a side."""
-    at: list[tuple[float, float, float]] = []
+    measured, outcomes = observe(side, load)
+    return replace(measured, kept=[each for each in outcomes if each.due >= 0 and each.answer])
+
+
+def observe(side: Side, load: Load) -> tuple[Measured, list[Outcome]]:
+    """Put a load on a side. All outcomes stand beside what came of it, those of the warm-up as well."""
+    at: list[tuple[float, float, float, float]] = []
+    running = Running(load)
 
     def look() -> None:
-        at.append((time.perf_counter(), side.cpu_seconds(), processes.disk_seconds(SERVER_CORE)))
+        disk, load_cpu = processes.disk_seconds(SERVER_CORE), processes.cpu_seconds(running.pid)
+        at.append((time.perf_counter(), side.cpu_seconds(), disk, load_cpu))
 
-    outcomes = Running(load).outcomes(look, look)
-    (began, cpu_before, disk_before), (ended, cpu_after, disk_after) = at
+    outcomes = running.outcomes(look, look)
+    (began, cpu_before, disk_before, load_before), (ended, cpu_after, disk_after, load_after) = at
     cpu = cpu_after - cpu_before
     last = max((each.due + each.seconds for each in outcomes), default=0.0)
     # Calls that are made once may have run out.
@@ -62,17 +72,19 @@ def measure(side: Side, load: Load) -> Measured:
     # Those that were due then, however late they ended.
     due = [each for each in outcomes if each.due >= 0]
     seconds = sorted(each.seconds for each in due if each.code == "OK")
-    return Measured(
+    measured = Measured(
         per_second=answered / length if answered else 0.0,
         cpu_seconds=cpu / answered if answered else 0.0,
         busy=cpu / (ended - began),
         disk=(disk_after - disk_before) / (ended - began),
-        p50=_quantile(seconds, 0.5),
-        p99=_quantile(seconds, 0.99),
+        p50=quantile(seconds, 0.5),
+        p99=quantile(seconds, 0.99),
         codes=Counter(each.code for each in due),
-        kept=[each for each in due if each.answer],
+        generator_busy=(load_after - load_before) / (ended - began),
     )
+    return measured, outcomes
 
 
-def _quantile(ordered: Sequence[float], part: float) -> float:
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """The value that this part of some numbers in order stays below. 0: there are none."""
     return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0
