@@ -7,7 +7,9 @@ from typing import Any
 
 import matplotlib
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from benchmarks.curves import Curves
 from benchmarks.report import COLORS, Bars, Goal, Part, Verdict, figure
 
 matplotlib.use("agg")
@@ -15,6 +17,7 @@ matplotlib.use("agg")
 _WIDTH = 10.0
 _ROW = 0.27
 _HEAD = 1.1
+_CURVES = 4.2
 _VERDICTS = {"aim": "#1f8a4c", "met": "#7cc08f", "missed": "#d1495b", "uncounted": "#ccd0d6"}
 _WORDS = {"aim": "aim reached", "met": "met", "missed": "missed", "uncounted": "does not count"}
 _STYLE: Any = {
@@ -34,7 +37,7 @@ _STYLE: Any = {
 
 def draw(part: Part, path: Path) -> None:
     """Draw a part into a PNG file."""
-    heights = [_HEAD + _ROW * _lines(bars) for bars in part.bars]
+    heights = [_HEAD + _ROW * _lines(bars) for bars in part.bars] + [_CURVES] * len(part.curves)
     if part.verdicts:
         heights.append(_HEAD + 1.5 * _ROW * len(part.verdicts))
     with pyplot.rc_context(_STYLE):
@@ -43,6 +46,8 @@ def draw(part: Part, path: Path) -> None:
         )
         for bars, axis in zip(part.bars, axes[:, 0], strict=False):
             _draw_bars(bars, axis)
+        for curves, axis in zip(part.curves, axes[len(part.bars) :, 0], strict=False):
+            _draw_curves(curves, axis)
         if part.verdicts:
             _draw_goals(part.verdicts, axes[-1, 0])
         figure_.suptitle(part.title, x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -75,6 +80,25 @@ def _draw_bars(bars: Bars, axis: Any) -> None:
     axis.set_title(f"{bars.title} ({bars.unit})")
     axis.xaxis.set_major_formatter("{x:,.6g}")
     axis.grid(axis="x", color="#e6e8eb")
+
+
+def _draw_curves(curves: Curves, axis: Any) -> None:
+    for line in curves.lines:
+        first = line.what == curves.kinds[0]
+        style = {"linestyle": "-" if first else ":", "marker": "o", "markersize": 3.5, "alpha": 1 if first else 0.7}
+        axis.plot(*zip(*line.points, strict=True), color=COLORS[line.whose], label=f"{line.what} {line.whose}", **style)
+    level, meaning = curves.bound
+    axis.axhline(level, color="#333840", linestyle=(0, (3, 3)), linewidth=1, label=meaning)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for which in (axis.xaxis, axis.yaxis):
+        which.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        which.set_major_formatter("{x:,g}")
+        which.set_minor_formatter(NullFormatter())
+    axis.set_xlabel(curves.x)
+    axis.set_title(f"{curves.title} ({curves.y})")
+    axis.grid(color="#e6e8eb")
+    axis.legend(frameon=False, fontsize=8.5)
 
 
 def _draw_goals(verdicts: Any, axis: Any) -> None:

@@ -21,6 +21,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import curves
+from benchmarks.curves import Curves
 from benchmarks.sides import BUILD
 
 _VERSIONS = ("grpcio", "peewee", "apsw", "protobuf", "protovalidate", "uvloop")
@@ -128,6 +130,7 @@ class Part:
     bars: Sequence[Bars] = ()
     tables: Sequence[Rows] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    curves: Sequence[Curves] = ()
 
 
 def machine() -> dict[str, Any]:
@@ -167,6 +170,8 @@ def show(part: Part, console: Console) -> None:
     console.rule(f"[bold]{part.title}", align="left", characters="━")
     for bars in part.bars:
         console.print(_bars(bars))
+    for each in part.curves:
+        console.print(curves.text(each, COLORS))
     for rows in part.tables:
         console.print(_rows(rows))
     if part.verdicts:
