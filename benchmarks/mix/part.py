@@ -173,19 +173,7 @@ def _curves(standings: dict[str, Standing], bound: float) -> list[Curves]:
 
 
 def _rows(standings: dict[str, Standing]) -> Rows:
-    headings = (
-        "side",
-        "due/s",
-        "answered/s",
-        "p50 ms",
-        "p99 ms",
-        "core busy",
-        "disk",
-        "load's core",
-        "steps",
-        "failed",
-        "",
-    )
+    headings = ("side", "due/s", "done/s", "p50 ms", "p99 ms", "busy", "disk", "load", "n", "failed", "")
     rows = []
     for name, standing in standings.items():
         for rate, steps in standing.made.items():
