@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-_WIDTH, _HEIGHT = 84, 18
+_WIDTH, _HEIGHT = 66, 18
 _MARKS = "●○▲△"
 
 

@@ -87,7 +87,7 @@ class _Writes:
             for number in range(self._options.rounds):
                 for disk, side in ((_USUAL, usual), (_SLOW, slow)):
                     self._call(number, disk, side)
-                with usual.halted(), slow.halted():
+                with usual.aside(), slow.aside():
                     self._write(number)
         return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows()], self._figures())
 

@@ -58,11 +58,11 @@ def observe(side: Side, load: Load) -> tuple[Measured, list[Outcome]]:
     running = Running(load)
 
     def look() -> None:
-        load_cpu = processes.cpu_seconds(running.pid)
-        at.append((time.perf_counter(), side.cpu_seconds(), load_cpu, processes.disk_seconds(SERVER_CORE)))
+        disk, load_cpu = processes.disk_seconds(SERVER_CORE), processes.cpu_seconds(running.pid)
+        at.append((time.perf_counter(), side.cpu_seconds(), disk, load_cpu))
 
     outcomes = running.outcomes(look, look)
-    (began, cpu_before, load_before, disk_before), (ended, cpu_after, load_after, disk_after) = at
+    (began, cpu_before, disk_before, load_before), (ended, cpu_after, disk_after, load_after) = at
     cpu = cpu_after - cpu_before
     last = max((each.due + each.seconds for each in outcomes), default=0.0)
     # Calls that are made once may have run out.

@@ -165,10 +165,10 @@ class _Growth:
     @contextmanager
     def _alone(self, side: Side) -> Iterator[None]:
         """While no other suite runs."""
-        with ExitStack() as halted:
+        with ExitStack() as aside:
             for of in self._served:
                 if of.side is not side:
-                    halted.enter_context(of.side.halted())
+                    aside.enter_context(of.side.aside())
             yield
 
     def _measure(self, side: Side, calls: Sequence[Call], tokens: Sequence[str]) -> Measured:

@@ -237,7 +237,7 @@ def test_the_best_rate_is_the_last_before_one_that_is_late() -> None:
 
 
 def step(rate: float, p99: float, faults: Sequence[str] = ()) -> Step:
-    measured = Measured(rate, 0.0, 0.9, p99 / 2, p99, Counter({"OK": 100}))
+    measured = Measured(rate, 0.0, 0.9, 0.0, p99 / 2, p99, Counter({"OK": 100}))
     return Step(rate, p99 / 2, p99, measured, 100, faults)
 
 

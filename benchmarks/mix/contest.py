@@ -65,7 +65,7 @@ class Standing:
 
 
 class Contest:
-    """Sides that take turns: one answers while the others stand still.
+    """Sides that take turns: while one answers, the others leave it the core.
 
     Args:
         seconds: How long calls are due in a step.
@@ -116,7 +116,7 @@ class Contest:
         with ExitStack() as others:
             for other in self.standings:
                 if other is not contestant:
-                    others.enter_context(other.halted())
+                    others.enter_context(other.aside())
             step = contestant.step(rate, self._seconds)
         self._tell(contestant, step)
         return step

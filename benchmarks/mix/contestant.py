@@ -61,9 +61,9 @@ class Contestant:
         self._renewed_at = float("-inf")
         self._steps = 0
 
-    def halted(self) -> AbstractContextManager[None]:
-        """Let the side stand still."""
-        return self._side.halted()
+    def aside(self) -> AbstractContextManager[None]:
+        """Leave the core to another side."""
+        return self._side.aside()
 
     def step(self, rate: float, seconds: float) -> Step:
         """Make so many calls in each second for a while, and look at what came back."""

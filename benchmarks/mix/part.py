@@ -135,6 +135,7 @@ def _point(standing: Standing, steps: Sequence[Step]) -> dict[str, Any]:
         "p50_milliseconds": p50 * 1e3 if math.isfinite(p50) else None,
         "p99_milliseconds": p99 * 1e3 if math.isfinite(p99) else None,
         "busy": median(each.busy for each in measured),
+        "disk": median(each.disk for each in measured),
         "generator_busy": median(each.generator_busy for each in measured),
         "cpu_microseconds": median(each.cpu_seconds for each in measured) * 1e6,
         "codes": dict(sum((each.codes for each in measured), Counter())),
@@ -172,7 +173,7 @@ def _curves(standings: dict[str, Standing], bound: float) -> list[Curves]:
 
 
 def _rows(standings: dict[str, Standing]) -> Rows:
-    headings = ("side", "due/s", "answered/s", "p50 ms", "p99 ms", "core busy", "load's core", "steps", "failed", "")
+    headings = ("side", "due/s", "done/s", "p50 ms", "p99 ms", "busy", "disk", "load", "n", "failed", "")
     rows = []
     for name, standing in standings.items():
         for rate, steps in standing.made.items():
@@ -187,6 +188,7 @@ def _rows(standings: dict[str, Standing]) -> Rows:
                     "-" if p50 is None else figure(p50),
                     "-" if p99 is None else figure(p99),
                     f"{point['busy']:.0%}",
+                    f"{point['disk']:.0%}",
                     f"{point['generator_busy']:.0%}",
                     str(len(steps)),
                     str(codes.total() - codes["OK"]),
