@@ -73,7 +73,7 @@ def by_authors(db: Database, author_ids: Sequence[int], below: int, limit: int) 
     # Each once, and in their order: neighbours in the index are looked at one after the other.
     authors = dict.fromkeys(author_ids)
     # All queries see one moment: what is deleted between two of them would make a page look like the last.
-    with db.atomic():
+    with db.snapshot():
         if len(authors) >= _MANY_AUTHORS:
             post_ids = _among_newest(db, authors, below, limit)
             if post_ids is not None:
