@@ -34,7 +34,8 @@ _ECHO, _TOGETHER, _WORKERS, _APART, _DRF = "bare echo", "together", "two workers
 _EVERYWHERE = (_ECHO, _TOGETHER, _WORKERS, _APART, _DRF)
 
 # Calls at a time that keep a side busy. Apart, more of them would wait longer than a suite lets calls wait.
-_AT_ONCE = {_APART: 8}
+# Of two workers each has as many as one alone.
+_AT_ONCE = {_APART: 8, _WORKERS: 64}
 _ANY_AT_ONCE = 32
 # So many that the system spreads them over both workers.
 _CHANNELS = 16
