@@ -38,7 +38,7 @@ _EVERYWHERE = (_ECHO, _TOGETHER, _WORKERS, _APART, _DRF)
 _AT_ONCE = {_APART: 8, _WORKERS: 64}
 _ANY_AT_ONCE = 32
 # So many that the system spreads them over both workers.
-_CHANNELS = 16
+_CHANNELS = 8
 # Calls that are made once: more than a side could answer in a second.
 _MOST_PER_SECOND = {GRPC: 8_000, HTTP: 3_000}
 # Less of the time waited for the disk explains nothing.
