@@ -93,9 +93,9 @@ class Follower:
     async def _follow_on(self) -> None:
         began = time.monotonic()
         batch = await self._read(self._offset, _LIMIT)
-        if self._offset and (batch.epoch != self._epoch or batch.next_offset < self._offset):
+        if self._epoch and (batch.epoch != self._epoch or batch.next_offset < self._offset):
             log.warning("event log was replaced; reading it from the start", log=self._name)
-            self._offset = 0
+            self._offset, self._epoch = 0, ""
             for restart in self._to_restart:
                 restart()
             return
