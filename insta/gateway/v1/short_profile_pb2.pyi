@@ -18,7 +18,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ShortProfile(_message.Message):
-    """A person in one line."""
+    """A person in one line. Other gateways than the one through which somebody was changed or deleted may tell for a moment,
+    well below a second, what was so before.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
