@@ -10,8 +10,8 @@ from chassis.follower import Follower
 from insta.gateway.v1 import short_profile_pb2
 from insta.users.v1 import users_pb2
 
-# Some 20 MB.
-_LIMIT = 50_000
+# Some 6 MB.
+_LIMIT = 10_000
 # Who has not heard of changes for this long asks.
 _OLDEST_NEWS_SECONDS = 10.0
 
