@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pool
 
 from chassis.admission import Admission
@@ -74,6 +75,16 @@ class Peer:
     metrics: Metrics
     server: Server | None = None
     address: str = ""
+
+    async def stop(self) -> None:
+        """Stop the server, and wait until those who call have noticed: before, a call may still go where nobody is."""
+        assert self.server is not None
+        await self.server.drain(0)
+        async with asyncio.timeout(20):
+            while True:
+                if self.channel._channel.get_state() is not grpc.ChannelConnectivity.READY:
+                    return
+                await asyncio.sleep(0.01)
 
     @property
     def posts(self) -> posts_pb2_grpc.PostServiceStub:

@@ -455,8 +455,7 @@ async def test_a_service_that_is_away_is_unavailable(kind: str, issuer: Issuer, 
 
         front.servicer.script = ask
         await front.posts.GetPost(REQUEST, metadata=token)
-        assert back.server is not None
-        await back.server.drain(0)
+        await back.stop()
 
         for longest in (10, 2):
             began = time.monotonic()
@@ -473,8 +472,7 @@ async def test_a_service_that_is_away_is_unavailable(kind: str, issuer: Issuer, 
 async def test_a_call_waits_for_a_service_that_is_started_again(issuer: Issuer, token: Any) -> None:
     async with running("remote", issuer) as peer:
         await peer.posts.GetPost(REQUEST, metadata=token)
-        assert peer.server is not None
-        await peer.server.drain(0)
+        await peer.stop()
         call = peer.posts.CreatePost(CREATE, metadata=token)
         ended = asyncio.ensure_future(call.code())
         assert await asyncio.wait([ended], timeout=0.3) == (set(), {ended})
@@ -488,8 +486,7 @@ async def test_a_call_waits_for_a_service_that_is_started_again(issuer: Issuer, 
 
 async def test_a_call_that_waits_for_a_service_ends_at_its_deadline(issuer: Issuer, token: Any) -> None:
     async with running("remote", issuer) as peer:
-        assert peer.server is not None
-        await peer.server.drain(0)
+        await peer.stop()
 
         began = time.monotonic()
         failed = await failure(peer.posts.CreatePost(CREATE, metadata=token, timeout=0.3))
@@ -500,8 +497,7 @@ async def test_a_call_that_waits_for_a_service_ends_at_its_deadline(issuer: Issu
 
 async def test_only_so_many_calls_wait_for_a_service(issuer: Issuer, token: Any) -> None:
     async with running("remote", issuer) as peer:
-        assert peer.server is not None
-        await peer.server.drain(0)
+        await peer.stop()
         calls = [peer.posts.CreatePost(CREATE, metadata=token, timeout=60) for _ in range(MOST_WAITING + 1)]
         *waiting, last = (asyncio.ensure_future(call.code()) for call in calls)
 
@@ -516,8 +512,7 @@ async def test_only_so_many_calls_wait_for_a_service(issuer: Issuer, token: Any)
 
 async def test_a_call_that_waits_for_a_service_can_be_cancelled(issuer: Issuer, token: Any) -> None:
     async with running("remote", issuer) as peer:
-        assert peer.server is not None
-        await peer.server.drain(0)
+        await peer.stop()
         call = peer.posts.CreatePost(CREATE, metadata=token)
 
         call.cancel()
