@@ -107,6 +107,5 @@ class Follower:
             # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
             self._heard_at = began
             self._first_heard.set()
-        if not batch.events:
-            # A log whose server is about to stop answers at once.
-            await asyncio.sleep(_PAUSE_SECONDS)
+        # A log whose server is about to stop answers at once. One in this process does, too: others have their turn.
+        await asyncio.sleep(0 if batch.events else _PAUSE_SECONDS)

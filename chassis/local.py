@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import types
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
@@ -102,7 +101,7 @@ class LocalCall:
         except errors.Error as error:
             self._error = error
         else:
-            self._task = loop.create_task(_go_on(answer, waits_for), context=context)
+            self._task = loop.create_task(_Begun(answer, waits_for), context=context)
             self._timer = loop.call_at(call.deadline, self._expire) if limited else None
             self._task.add_done_callback(self._finish)
 
@@ -161,17 +160,33 @@ class LocalCall:
             self._response = task.result()
 
 
-@types.coroutine
-def _go_on(begun: Coroutine[Any, Any, message.Message], waits_for: object) -> Generator[Any, Any, message.Message]:
+class _Begun(Coroutine[Any, Any, message.Message]):
     """The rest of a coroutine that waits for something."""
-    try:
-        while True:
-            try:
-                came = yield waits_for
-            except BaseException as failure:
-                waits_for = begun.throw(failure)
-            else:
-                waits_for = begun.send(came)
-    except StopIteration as done:
-        response: message.Message = done.value
-        return response
+
+    def __init__(self, coroutine: Coroutine[Any, Any, message.Message], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+        self._handed_on = False
+
+    def send(self, value: Any) -> Any:
+        if self._handed_on:
+            return self._coroutine.send(value)
+        self._handed_on = True
+        if asyncio.isfuture(self._waits_for):
+            # As its `__await__` left it: another task that waits for it, too, has reset this.
+            self._waits_for._asyncio_future_blocking = True
+        return self._waits_for
+
+    def throw(self, *failure: Any) -> Any:
+        if not self._handed_on:
+            # Cancelled before its task began: a task would have cancelled what it waits for.
+            self._handed_on = True
+            if asyncio.isfuture(self._waits_for):
+                self._waits_for.cancel()
+        return self._coroutine.throw(*failure)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, None, message.Message]:
+        raise TypeError("it is for a task")

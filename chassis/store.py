@@ -72,12 +72,14 @@ class Database(apsw_ext.APSWDatabase):  # type: ignore[misc]
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All reads within see the same moment."""
+        """All reads within see the same moment. Not within a transaction."""
         self.execute_sql("BEGIN")
         try:
             yield
         finally:
-            self.execute_sql("COMMIT")
+            # Some failures end it by themselves.
+            if not self.connection().getautocommit():
+                self.execute_sql("ROLLBACK")
 
 
 def _bindable(cursor: object, number: int, value: object) -> str:

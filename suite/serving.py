@@ -80,7 +80,7 @@ def _wake_without_haste() -> None:
     A call passes between three threads of gRPC and that of the event loop. Where they share a core each would interrupt
     the one before it: a tenth of a call's cost together, a quarter apart. It must be said before there are threads.
     """
-    if hasattr(os, "SCHED_BATCH"):
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
         # Some sandboxes forbid it; nothing but speed depends on it.
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

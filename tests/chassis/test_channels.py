@@ -522,6 +522,27 @@ async def test_a_call_that_waits_for_a_service_can_be_cancelled(issuer: Issuer, 
             await call
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_call_within_the_process_that_is_cancelled_gives_up_what_it_waits_for(
+    turns: int, issuer: Issuer, token: Any
+) -> None:
+    async with running("local", issuer) as peer:
+        await peer.posts.GetPost(REQUEST, metadata=token)
+        waited_for = asyncio.get_running_loop().create_future()
+
+        async def wait(request: Any) -> Any:
+            return await waited_for
+
+        peer.servicer.script = wait
+        call = peer.posts.CreatePost(CREATE, metadata=token)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        assert waited_for.cancelled()
+
+
 async def answered_at_last(call: Callable[[], Any]) -> None:
     """Send it until it is answered."""
     async with asyncio.timeout(20):

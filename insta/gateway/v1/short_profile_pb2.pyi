@@ -19,7 +19,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class ShortProfile(_message.Message):
     """A person in one line. Other gateways than the one through which somebody was changed or deleted may tell for a moment,
-    well below a second, what was so before.
+    well below a second, what was so before; for up to 10 seconds if they cannot reach the users service. So may a home
+    feed there with the posts of an account that was deleted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
