@@ -47,11 +47,6 @@ class Follower:
         self._heard_at = float("-inf")
         self._first_heard = asyncio.Event()
 
-    @property
-    def heard(self) -> bool:
-        """Whether the log was heard to its end once."""
-        return self._first_heard.is_set()
-
     def age(self) -> float:
         """Seconds since the log was last heard to its end; infinite until it was."""
         return time.monotonic() - self._heard_at

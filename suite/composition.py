@@ -177,8 +177,8 @@ class Assembly:
             limit=limit,
             wait=duration_pb2.Duration(seconds=_EVENTS_WAIT_SECONDS),
         )
-        # The first question waits for nothing: it tells that the users service is there.
-        if not self._user_events.heard:
+        # After a silence the question waits for nothing: its answer tells that the users service is there (again).
+        if self._user_events.age() > _EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS:
             request.ClearField("wait")
         return await stub.ReadEvents(request, timeout=_EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS)
 
