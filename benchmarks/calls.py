@@ -39,6 +39,8 @@ _AT_ONCE = {_APART: 8, _WORKERS: 64}
 _ANY_AT_ONCE = 32
 # So many that the system spreads them over both workers.
 _CHANNELS = 8
+# Sides that are started for each of their loads have kept nothing yet: neither tokens nor short profiles of 2,000 people.
+_WARM_UP_SECONDS = {_APART: 10.0, _WORKERS: 5.0}
 # Calls that are made once: more than a side could answer in a second.
 _MOST_PER_SECOND = {GRPC: 8_000, HTTP: 3_000}
 # Less of the time waited for the disk explains nothing.
@@ -193,11 +195,12 @@ class _Table:
                     self._rss[name] = side.rss_bytes()
 
     def _measure(self, kind: Kind, side: Side) -> Measured:
+        warm_up = _WARM_UP_SECONDS.get(side.name, self._options.warm_up)
         if side.name == _ECHO:
             # Without a token: the limit is what calls cost that carry nothing beside their messages.
             calls, tokens = [raw(echo.METHOD, b"\0" * self._request_size)], [""]
         else:
-            most = _MOST_PER_SECOND[side.protocol] * (self._options.seconds + self._options.warm_up)
+            most = _MOST_PER_SECOND[side.protocol] * (self._options.seconds + warm_up)
             calls, tokens = self._take(kind, side, int(most)), self._tokens(side)
         load = Load(
             side.address,
@@ -206,7 +209,7 @@ class _Table:
             self._options.seconds,
             at_once=min(_AT_ONCE.get(side.name, _ANY_AT_ONCE), self._options.at_most),
             protocol=side.protocol,
-            warm_up=self._options.warm_up,
+            warm_up=warm_up,
             once=kind.once,
             channels=_CHANNELS,
             core=LOAD_CORE if self._options.pinned else None,
