@@ -39,7 +39,7 @@ _AT_ONCE = {_APART: 8, _WORKERS: 64}
 _ANY_AT_ONCE = 32
 # So many that the system spreads them over both workers.
 _CHANNELS = 8
-# Sides that are started for each of their loads have kept nothing yet: neither tokens nor short profiles of 2,000 people.
+# Sides that are started for each load have kept nothing yet: neither tokens nor short profiles of 2,000 people.
 _WARM_UP_SECONDS = {_APART: 10.0, _WORKERS: 5.0}
 # Calls that are made once: more than a side could answer in a second.
 _MOST_PER_SECOND = {GRPC: 8_000, HTTP: 3_000}

@@ -18,7 +18,7 @@ import prometheus_client
 import uvloop
 
 from chassis import logs
-from chassis.server import NoSocketFolder, hold_port, is_loopback
+from chassis.server import NoSocketFolder, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
 from suite import tls
@@ -114,9 +114,6 @@ async def _serve(
             metrics = serve_metrics(settings, served, assembly.metrics.registry)
         server = assembly.server(certificate, shares_port=supervised)
         try:
-            if not supervised:
-                # gRPC would fail as well, but not without lines of its own in the terminal.
-                hold_port(listen).close()
             port = await server.start(listen)
         except NoSocketFolder as failure:
             raise click.ClickException(str(failure)) from None
