@@ -116,7 +116,7 @@ def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE) -> Iterator[
         data: A folder that `peer.prepare` filled, with the code in it.
         gunicorn: The program.
     """
-    command = [str(gunicorn), "-w", "1", "-k", "gthread", "--threads", "1", "--keep-alive", "30", "-b", _LOOPBACK]
+    command = [str(gunicorn), "-w", "1", "-k", "gthread", "--threads", "4", "--keep-alive", "30", "-b", _LOOPBACK]
     # It is no hung worker that stands still while others are measured: gunicorn would replace it.
     command += ["--timeout", "600", "--no-control-socket", "--chdir", str(data), "site_wsgi:application"]
     with _started(command, os.environ, core, _GUNICORN_READY, stderr=subprocess.STDOUT) as (there, at):
