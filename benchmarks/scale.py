@@ -10,8 +10,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -44,8 +44,10 @@ _WARM_UP_SECONDS = 0.3
 _VIEWERS = 20
 # Of so many answers one is looked at.
 _KEEP = 20
-# So many different ones are asked for: more than caches hold.
-_ASKED = 5_000
+# So many different ones are asked for: more than databases keep in memory.
+_ASKED = 500
+# To ask for each of them once takes a second or two.
+_FIRST_SECONDS = 10.0
 _CHANGED = 2_000
 _PAGE = 20
 _CALM_SECONDS = 0.5
@@ -134,11 +136,13 @@ class _Growth:
         self._console = console
         self._kinds = [kind for kind in kinds(served[0].network.size) if not names or kind.name in names]
         self._measured: dict[str, list[list[Measured]]] = {kind.name: [[] for _ in served] for kind in self._kinds}
+        self._first: dict[str, list[Measured]] = {}
         self._wrong: Counter[str] = Counter()
         self._rss = [0] * len(served)
 
     def part(self) -> Part:
         """Measure, and sum up."""
+        self._first_time()
         # What changes the networks comes when all has been read.
         for reads in (True, False):
             some = [kind for kind in self._kinds if kind.reads == reads]
@@ -148,31 +152,51 @@ class _Growth:
                 took = f"{'reads' if reads else 'changes'}, round {number + 1} of {self._options.rounds}"
                 self._console.print(f"{took} in {time.perf_counter() - began:.1f} s", style="dim", highlight=False)
             self._rss = [max(rss, of.side.rss_bytes()) for rss, of in zip(self._rss, self._served, strict=True)]
-        return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows()], self._figures())
+        return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows(), self._rows_of_first_time()], self._figures())
+
+    def _first_time(self) -> None:
+        """All that will be read, once: suites show people for the first time, and keep their short profiles."""
+        began = time.perf_counter()
+        tokens = self._tokens()
+        for kind in self._kinds:
+            if kind.reads:
+                self._first[kind.name] = [
+                    self._measure_alone(of.side, self._first_load(of, kind, tokens[index]))
+                    for index, of in enumerate(self._served)
+                ]
+        took = time.perf_counter() - began
+        self._console.print(f"reads, for the first time in {took:.1f} s", style="dim", highlight=False)
+
+    def _first_load(self, of: _Served, kind: Kind, tokens: Sequence[str]) -> Load:
+        load = self._load(of.side, kind.ask(of.network, Random(kind.name)).calls, tokens)
+        seconds = _FIRST_SECONDS * min(self._options.warm_up, 1.0)
+        return replace(load, seconds=seconds, warm_up=0, once=True)
+
+    def _tokens(self) -> list[list[str]]:
+        """Of each network. They live for minutes."""
+        return [data.bearers(_settings(of.side), _callers(of.network)) for of in self._served]
 
     def _round(self, number: int, some: Sequence[Kind]) -> None:
         """Each kind of call in all networks, one after the other."""
-        # They live for minutes.
-        tokens = [data.bearers(_settings(of.side), _callers(of.network)) for of in self._served]
+        tokens = self._tokens()
         for kind in some:
             for index, of in enumerate(self._served):
-                asked = kind.ask(of.network, Random(f"{number} {kind.name}"))
-                with self._alone(of.side):
-                    found = self._measure(of.side, asked.calls, tokens[index])
+                # What is read is the same each time, and was read before.
+                asked = kind.ask(of.network, Random(kind.name if kind.reads else f"{number} {kind.name}"))
+                found = self._measure_alone(of.side, self._load(of.side, asked.calls, tokens[index]))
                 self._measured[kind.name][index].append(found)
                 self._wrong[kind.name] += sum(not asked.check(each.message) for each in found.kept)
 
-    @contextmanager
-    def _alone(self, side: Side) -> Iterator[None]:
+    def _measure_alone(self, side: Side, load: Load) -> Measured:
         """While no other suite runs."""
         with ExitStack() as aside:
             for of in self._served:
                 if of.side is not side:
                     aside.enter_context(of.side.aside())
-            yield
+            return measure(side, load)
 
-    def _measure(self, side: Side, calls: Sequence[Call], tokens: Sequence[str]) -> Measured:
-        load = Load(
+    def _load(self, side: Side, calls: Sequence[Call], tokens: Sequence[str]) -> Load:
+        return Load(
             side.address,
             calls,
             tokens,
@@ -182,7 +206,6 @@ class _Growth:
             keep=_KEEP,
             core=LOAD_CORE if self._options.pinned else None,
         )
-        return measure(side, load)
 
     def _verdicts(self) -> list[Verdict]:
         smallest = self._served[0].network.size.name
@@ -234,11 +257,24 @@ class _Growth:
         headings = ("call", *(f"µs: {name}" for name in names), *(f"x: {name}" for name in names[1:]))
         return Rows("CPU of a call, and how many times what it costs in the smallest network", headings, rows)
 
+    def _rows_of_first_time(self) -> Rows:
+        rows = [
+            (name, *(figure(each.cpu_seconds * 1e6) for each in found))
+            for name, found in self._first.items()
+            # The processor's time is known to hundredths of a second.
+            if min(sum(each.codes.values()) for each in found) >= _ASKED
+        ]
+        headings = ("call", *(f"µs: {of.network.size.name}" for of in self._served))
+        return Rows("CPU of a call that meets people for the first time", headings, rows)
+
     def _figures(self) -> dict[str, Any]:
         return {
             "sizes": [asdict(of.network.size) for of in self._served],
             "rss_bytes": self._rss,
             "wrong": dict(+self._wrong),
+            "first_time_microseconds": {
+                name: [each.cpu_seconds * 1e6 for each in found] for name, found in self._first.items()
+            },
             "measured": [
                 {
                     "call": kind.name,

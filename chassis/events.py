@@ -179,7 +179,7 @@ async def answer(store: Store, draining: asyncio.Event, request: Any, response_c
         told = response.events.add()
         told.MergeFromString(bytes(event.payload))
         told.offset = event.offset
-        told.time.CopyFrom(clock.timestamp(event.time))
+        clock.set_timestamp(told.time, event.time)
     response.next_offset = batch.next_offset
     response.epoch = batch.epoch
     response.floor_offset = batch.floor_offset

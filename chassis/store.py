@@ -40,6 +40,7 @@ _PRAGMAS = {
     "cache_size": -8192,
     "temp_store": "memory",
 }
+_WRITER_CACHE = -2048
 
 # Before it a race at the reset of the WAL can corrupt a database (https://sqlite.org/wal.html#walresetbug).
 _OLDEST_SQLITE = (3, 51, 3)
@@ -313,6 +314,8 @@ class Store:
             os.close(lease)
 
     def _write_jobs(self) -> None:
+        # It reads little, and all that it writes is read through another connection.
+        self._db.execute_sql(f"PRAGMA cache_size = {_WRITER_CACHE}")
         while (job := self._jobs.get()) is not None:
             try:
                 with self._turnstile:

@@ -95,12 +95,13 @@ _decode = json.JSONDecoder().raw_decode
 
 def post_message(post: posts.PostRow) -> posts_pb2.Post:
     """A row as the message of the contract."""
-    return posts_pb2.Post(
+    message = posts_pb2.Post(
         id=post.id,
         author_id=post.author_id,
         title=post.title,
         description=post.description,
         image_urls=_decode(post.image_urls)[0],
-        create_time=clock.timestamp(post.create_time),
-        update_time=clock.timestamp(post.update_time),
     )
+    clock.set_timestamp(message.create_time, post.create_time)
+    clock.set_timestamp(message.update_time, post.update_time)
+    return message

@@ -71,11 +71,9 @@ class CommentServicer(comments_pb2_grpc.CommentServiceServicer):
 
 def comment_message(comment: comments.CommentRow) -> comments_pb2.Comment:
     """A row as the message of the contract."""
-    return comments_pb2.Comment(
-        id=comment.id,
-        post_id=comment.post_id,
-        author_id=comment.author_id,
-        text=comment.text,
-        create_time=clock.timestamp(comment.create_time),
-        update_time=clock.timestamp(comment.update_time),
+    message = comments_pb2.Comment(
+        id=comment.id, post_id=comment.post_id, author_id=comment.author_id, text=comment.text
     )
+    clock.set_timestamp(message.create_time, comment.create_time)
+    clock.set_timestamp(message.update_time, comment.update_time)
+    return message

@@ -10,15 +10,16 @@ from services.users.sessions import SessionRow
 
 def public_user(account: Account) -> users_pb2.User:
     """An account as everybody may see it."""
-    return users_pb2.User(
+    user = users_pb2.User(
         id=account.id,
         username=account.username,
         first_name=account.first_name,
         last_name=account.last_name,
         bio=account.bio,
-        create_time=clock.timestamp(account.create_time),
-        update_time=clock.timestamp(account.update_time),
     )
+    clock.set_timestamp(user.create_time, account.create_time)
+    clock.set_timestamp(user.update_time, account.update_time)
+    return user
 
 
 def private_user(account: Account) -> users_pb2.User:
