@@ -152,7 +152,8 @@ class _Growth:
                 took = f"{'reads' if reads else 'changes'}, round {number + 1} of {self._options.rounds}"
                 self._console.print(f"{took} in {time.perf_counter() - began:.1f} s", style="dim", highlight=False)
             self._rss = [max(rss, of.side.rss_bytes()) for rss, of in zip(self._rss, self._served, strict=True)]
-        return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows(), self._rows_of_first_time()], self._figures())
+        tables = [self._rows(), self._rows_of_first_time()]
+        return Part(NAME, TITLE, self._verdicts(), self._bars(), tables, self._figures())
 
     def _first_time(self) -> None:
         """All that will be read, once: suites show people for the first time, and keep their short profiles."""
