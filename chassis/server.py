@@ -162,8 +162,8 @@ class Server:
             # One connection alone is not to fill the server.
             ("grpc.max_concurrent_streams", most_calls // 2),
             # Of more than that gRPC cancels some at random: who waits too long is to be told so before.
-            ("grpc.server.max_pending_requests", _MAX_WAITING // _ACCEPTORS),
-            ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING // _ACCEPTORS),
+            ("grpc.server.max_pending_requests", _MAX_WAITING),
+            ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING),
         ]
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
         handlers = _handlers([*endpoints.values(), *own.values()], internal, callers, admission)

@@ -87,9 +87,9 @@ def _channel(suite: RunningSuite, part: str) -> grpc.aio.Channel:
 async def _worker(channel: grpc.aio.Channel, boss: Person) -> str:
     """What only one worker answers: from which port the oldest of its connections comes."""
     channelz = channelz_pb2_grpc.ChannelzStub(WithToken(channel, boss.token))
-    (server,) = (await channelz.GetServers(channelz_pb2.GetServersRequest())).server
-    request = channelz_pb2.GetServerSocketsRequest(server_id=server.ref.server_id)
-    sockets = (await channelz.GetServerSockets(request)).socket_ref
+    servers = (await channelz.GetServers(channelz_pb2.GetServersRequest())).server
+    requests = [channelz_pb2.GetServerSocketsRequest(server_id=server.ref.server_id) for server in servers]
+    sockets = [socket for request in requests for socket in (await channelz.GetServerSockets(request)).socket_ref]
     # Each also has a connection to itself, which has no port.
     clients = [socket for socket in sockets if "unix:" not in socket.name]
     return min(clients, key=lambda socket: socket.socket_id).name
