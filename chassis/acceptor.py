@@ -45,6 +45,57 @@ class Handlers(NamedTuple):
     stopping: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
 
 
+class Waiting:
+    """How long calls wait before they begin, at all acceptors of a port.
+
+    Where they wait too long at one of them, all refuse theirs: what the others let in would hold up its refusals.
+
+    Args:
+        longest: Seconds. While calls wait longer than that no more are let in: a burst of more work than this is cut.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._probes: list[Probe] = []
+
+    def probe(self) -> Probe:
+        """For one more acceptor."""
+        self._probes.append(Probe())
+        return self._probes[-1]
+
+    def is_too_long(self) -> bool:
+        """Whether calls wait for too long anywhere."""
+        now = time.monotonic()
+        return any(probe.waited > self._longest or now - probe.sent_at > self._longest for probe in self._probes)
+
+
+class Probe:
+    """A call of an acceptor to itself, again and again.
+
+    Attributes:
+        method: Which it calls. Nobody else knows its name.
+        waited: Seconds from when it was sent last to when it began.
+        sent_at: When it was sent; infinite once it has begun.
+    """
+
+    def __init__(self) -> None:
+        self.method = f"/insta.Probe/{secrets.token_hex(16)}"
+        self.waited = 0.0
+        self.sent_at = math.inf
+
+    def send(self) -> None:
+        self.sent_at = time.monotonic()
+
+    def begins(self) -> None:
+        self.waited = time.monotonic() - self.sent_at
+        self.sent_at = math.inf
+
+    def fails(self, waited: float) -> None:
+        """It will not begin. From now on it counts as one that waited so many seconds."""
+        self.waited = waited
+        self.sent_at = math.inf
+
+
 class Acceptor(grpc.GenericRpcHandler):
     """Takes calls from a port, of which others take theirs, too.
 
@@ -56,29 +107,23 @@ class Acceptor(grpc.GenericRpcHandler):
         handlers: All under one generic handler: each more that is registered would cost every call.
         options: Of its gRPC server.
         most_calls: More than so many at once are refused by gRPC itself, which counts streams too and gives no details.
-        longest_wait: Seconds. While calls wait longer than that before they begin, no more are let in: a burst of more
-            work than this is cut.
+        waiting: What all acceptors of the port have found.
 
     Attributes:
         stopping: Whether calls are refused because the server is about to stop.
     """
 
-    def __init__(
-        self, handlers: Handlers, options: list[tuple[str, Any]], most_calls: int, longest_wait: float
-    ) -> None:
+    def __init__(self, handlers: Handlers, options: list[tuple[str, Any]], most_calls: int, waiting: Waiting) -> None:
         self.stopping = False
         self._handlers = handlers
-        self._longest_wait = longest_wait
+        self._waiting = waiting
+        self._probe = waiting.probe()
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=most_calls)
         self._server.add_generic_rpc_handlers((self,))
-        # Nobody else knows its name.
-        self._probe = f"/insta.Probe/{secrets.token_hex(16)}"
         self._to_itself: grpc.aio.Channel | None = None
         self._measuring: asyncio.Task[None] | None = None
         # How many calls came in, refused ones too.
         self._begun = 0
-        self._waited = 0.0
-        self._probed_at = math.inf
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Take calls from host:port, too. Returns the port, which the system chose if it was 0.
@@ -106,13 +151,13 @@ class Acceptor(grpc.GenericRpcHandler):
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = self._handlers.usual.get(details.method)
         if handler is None:
-            if details.method == self._probe:
-                self._probe_begins()
+            if details.method == self._probe.method:
+                self._probe.begins()
             return None
         self._begun += 1
         if self.stopping:
             handler = self._handlers.stopping.get(details.method, handler)
-        elif self._is_overloaded():
+        elif self._waiting.is_too_long():
             handler = self._handlers.overloaded.get(details.method, handler)
         metadata.set(details.invocation_metadata)
         return handler
@@ -139,34 +184,25 @@ class Acceptor(grpc.GenericRpcHandler):
         """Wait so long for the calls under way, and end."""
         await self._server.stop(grace)
 
-    def _is_overloaded(self) -> bool:
-        """Whether calls wait for too long before they begin."""
-        return self._waited > self._longest_wait or time.monotonic() - self._probed_at > self._longest_wait
-
-    def _probe_begins(self) -> None:
-        self._waited = time.monotonic() - self._probed_at
-        self._probed_at = math.inf
-
     async def _measure(self) -> None:
         """Look again and again how long calls wait, until cancelled."""
         begun = 0
         while True:
             # Who is not called does not call itself.
-            if self._begun != begun or self._waited > self._longest_wait:
+            if self._begun != begun or self._waiting.is_too_long():
                 begun = self._begun
                 await self._measure_once()
             await asyncio.sleep(_SECONDS_BETWEEN_MEASURES)
 
     async def _measure_once(self) -> None:
-        self._probed_at = time.monotonic()
+        self._probe.send()
         code = None
         try:
             code = await self._pass_queue(_MEASURE_TIMEOUT_SECONDS)
         finally:
             if code is not grpc.StatusCode.UNIMPLEMENTED:
-                # It never began: the queue is too long. To have lost the connection is no reason to refuse anybody.
-                self._waited = 0.0 if code in (None, grpc.StatusCode.UNAVAILABLE) else math.inf
-                self._probed_at = math.inf
+                # The queue is too long. To have lost the connection is no reason to refuse anybody.
+                self._probe.fails(0.0 if code in (None, grpc.StatusCode.UNAVAILABLE) else math.inf)
         if code is grpc.StatusCode.UNAVAILABLE:
             log.warning("how long calls wait cannot be measured")
             await asyncio.sleep(_SECONDS_AFTER_FAILURE)
@@ -177,5 +213,5 @@ class Acceptor(grpc.GenericRpcHandler):
         UNIMPLEMENTED: they have. Any other code: they may not have.
         """
         assert self._to_itself is not None
-        probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._to_itself.unary_unary(self._probe)
+        probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._to_itself.unary_unary(self._probe.method)
         return await probe(b"", timeout=seconds).code()

@@ -16,7 +16,7 @@ import grpc
 from google.protobuf import descriptor_pool
 
 from chassis import acceptor, channelz, errors, health, reflection, tls
-from chassis.acceptor import Acceptor, Handlers
+from chassis.acceptor import Acceptor, Handlers, Waiting
 from chassis.access import Access
 from chassis.admission import Admission, overloaded
 from chassis.call import (
@@ -167,7 +167,8 @@ class Server:
         ]
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
         handlers = _handlers([*endpoints.values(), *own.values()], internal, callers, admission)
-        self._acceptors = [Acceptor(handlers, options, most_calls, admission.longest_wait) for _ in range(_ACCEPTORS)]
+        waiting = Waiting(admission.longest_wait)
+        self._acceptors = [Acceptor(handlers, options, most_calls, waiting) for _ in range(_ACCEPTORS)]
         self._shares_port = shares_port
 
     async def start(self, address: str) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from insta.posts.v1 import posts_pb2
+from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from tests.chassis.issuer import Issuer
 from tests.chassis.peers import running
 from tests.people import Failure, failure
@@ -87,3 +88,32 @@ async def test_a_refusal_tells_all_and_waits_for_no_message_and_health_is_answer
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     assert counted == 2
     assert peer.servicer.requests == []
+
+
+async def test_where_calls_wait_too_long_over_one_connection_those_over_others_are_refused_too(
+    issuer: Issuer, token: Any
+) -> None:
+    """Several servers listen on the port, each with connections of its own; what waits is the processor of all."""
+    async with AsyncExitStack() as open_:
+        peer = await open_.enter_async_context(running("remote", issuer, max_calls=1000, longest_wait=LONGEST_WAIT))
+        peer.servicer.script = busy
+        others = [await open_.enter_async_context(grpc.aio.insecure_channel(peer.address, LONE)) for _ in range(8)]
+
+        async def refused(stub: Any) -> bool:
+            try:
+                await stub.GetPost(REQUEST, metadata=token, timeout=60)
+            except grpc.aio.AioRpcError as error:
+                return Failure(error).reason == "OVERLOADED"
+            return False
+
+        async def call_again_and_again() -> None:
+            while True:
+                await refused(peer.posts)
+
+        flood = asyncio.gather(*(call_again_and_again() for _ in range(400)))
+        left = [posts_pb2_grpc.PostServiceStub(channel) for channel in others]
+        async with asyncio.timeout(30):
+            while left:
+                left = [stub for stub in left if not await refused(stub)]
+        flood.cancel()
+        await asyncio.wait([flood])
