@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -41,6 +42,8 @@ def main(parts: Sequence[str], rounds: int, seconds: float) -> None:
     """
     if (os.cpu_count() or 1) < 2:
         raise click.ClickException("the load needs a core of its own: this machine has one")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise click.ClickException("matplotlib is missing, which draws the pictures: `make bench` installs it")
     # This process looks at the clock, and is not to be in the way of the servers.
     os.sched_setaffinity(0, {LOAD_CORE})
     options = Options(rounds, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -17,7 +18,8 @@ from typing import Any
 import apsw
 from rich import box
 from rich.bar import Bar
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -200,7 +202,7 @@ _STYLES = {"aim": "bold green", "met": "green", "missed": "bold red", "uncounted
 
 
 def _goals(verdicts: Sequence[Verdict]) -> Group:
-    table = _table("Goals", show_header=True)
+    table = _table("Goals")
     table.add_column("what")
     table.add_column("against", no_wrap=True)
     for heading in ("measured", "must be", "aim"):
@@ -225,7 +227,7 @@ def _goals(verdicts: Sequence[Verdict]) -> Group:
 
 
 def _rows(rows: Rows) -> Table:
-    table = _table(rows.title, show_header=True)
+    table = _table(rows.title)
     for number, heading in enumerate(rows.headings):
         numbers = all(row[number][:1].isdigit() for row in rows.rows)
         table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
@@ -236,30 +238,32 @@ def _rows(rows: Rows) -> Table:
     return table
 
 
-def _bars(bars: Bars) -> Table:
-    table = _table(f"{bars.title} ({bars.unit})", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(ratio=1, min_width=20)
+def _bars(bars: Bars) -> Group:
     most = max((value for _, _, value in bars.rows), default=1.0)
-    before = ""
-    for what, whose, value in bars.rows:
-        bar = Bar(most, 0, value, color=COLORS.get(whose, COLORS["together"]))
-        table.add_row("" if what == before else what, whose, figure(value), bar)
-        before = what
-    return table
+    names = max((len(whose) for _, whose, _ in bars.rows), default=0)
+    digits = max((len(figure(value)) for *_, value in bars.rows), default=0)
+    lines: list[RenderableType] = [Text(f"\n{bars.title} ({bars.unit})", "bold")]
+    for what, rows in itertools.groupby(bars.rows, key=lambda row: row[0]):
+        table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        table.add_column(style="dim", min_width=names, no_wrap=True)
+        table.add_column(justify="right", min_width=digits, no_wrap=True)
+        table.add_column(ratio=1)
+        for _, whose, value in rows:
+            bar = Bar(most, 0, value, color=COLORS.get(whose, COLORS["together"]))
+            table.add_row(whose, figure(value), bar)
+        # Above its bars, not beside them: it may be long.
+        lines += [Text(what), Padding(table, (0, 0, 0, 2))]
+    return Group(*lines)
 
 
-def _table(title: str, *, show_header: bool) -> Table:
+def _table(title: str) -> Table:
     # Above it a line is free: the title is part of the table.
     return Table(
-        box=box.SIMPLE_HEAD if show_header else None,
+        box=box.SIMPLE_HEAD,
         title=f"\n{title}",
         title_justify="left",
         title_style="bold",
         pad_edge=False,
-        show_header=show_header,
     )
 
 

@@ -162,26 +162,23 @@ class Acceptor(grpc.GenericRpcHandler):
         metadata.set(details.invocation_metadata)
         return handler
 
-    async def drain(self, seconds: float) -> None:
-        """Answer what is in the queue, as far as it can be within this time, and refuse what has come meanwhile.
+    async def pass_queue(self, seconds: float) -> grpc.StatusCode | None:
+        """Wait until all calls that came before have begun, for so long at most.
 
-        gRPC would cancel it, busy servers' most calls; a refusal is one that clients try again.
+        UNIMPLEMENTED: they have. Another code: they may not have. None: it does not serve.
         """
-        if self._measuring is None:
-            return
-        self._measuring.cancel()
-        await asyncio.wait([self._measuring])
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        await self._pass_queue(seconds)
-        self.stopping = True
-        await self._pass_queue(max(end - loop.time(), 0))
-        assert self._to_itself is not None
-        await self._to_itself.close()
-        self._measuring = None
+        if self._to_itself is None:
+            return None
+        probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._to_itself.unary_unary(self._probe.method)
+        return await probe(b"", timeout=seconds).code()
 
     async def stop(self, grace: float) -> None:
         """Wait so long for the calls under way, and end."""
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.wait([self._measuring])
+        if self._to_itself is not None:
+            await self._to_itself.close()
         await self._server.stop(grace)
 
     async def _measure(self) -> None:
@@ -198,7 +195,7 @@ class Acceptor(grpc.GenericRpcHandler):
         self._probe.send()
         code = None
         try:
-            code = await self._pass_queue(_MEASURE_TIMEOUT_SECONDS)
+            code = await self.pass_queue(_MEASURE_TIMEOUT_SECONDS)
         finally:
             if code is not grpc.StatusCode.UNIMPLEMENTED:
                 # The queue is too long. To have lost the connection is no reason to refuse anybody.
@@ -206,12 +203,3 @@ class Acceptor(grpc.GenericRpcHandler):
         if code is grpc.StatusCode.UNAVAILABLE:
             log.warning("how long calls wait cannot be measured")
             await asyncio.sleep(_SECONDS_AFTER_FAILURE)
-
-    async def _pass_queue(self, seconds: float) -> grpc.StatusCode:
-        """Wait until all calls that came before have begun, for so long at most.
-
-        UNIMPLEMENTED: they have. Any other code: they may not have.
-        """
-        assert self._to_itself is not None
-        probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._to_itself.unary_unary(self._probe.method)
-        return await probe(b"", timeout=seconds).code()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from chassis import errors
 from chassis.errors import Reason
 
@@ -11,17 +9,15 @@ from chassis.errors import Reason
 class Admission:
     """Lets calls in, over all methods that share this.
 
-    Two things are looked at. The calls under way cost memory, also while they wait for something: they are counted. And
-    those that have not begun wait for the processor: how long, each `Acceptor` measures.
+    Calls under way cost memory, also while they wait for something. Those that have not begun wait for the processor:
+    how long, each `Acceptor` measures.
 
     Args:
         limit: How many calls may be under way at once.
-        longest_wait: How many seconds calls may wait before they begin.
     """
 
-    def __init__(self, limit: float, longest_wait: float = math.inf) -> None:
+    def __init__(self, limit: float) -> None:
         self.limit = limit
-        self.longest_wait = longest_wait
         self.under_way = 0
 
     def enter(self) -> None:

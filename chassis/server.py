@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import re
 import socket
 import tempfile
@@ -39,16 +40,16 @@ from chassis.replay import Replies
 
 # A call that names no deadline gets this one.
 DEFAULT_DEADLINE_SECONDS = 30.0
-# gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
-_BACKSTOP_FACTOR = 4
+# gRPC's own limit, of each acceptor, counts health checks and streams too and answers without details: it only stands
+# behind `Admission`.
+_BACKSTOP_FACTOR = 2
 # Of what a client calls itself, as much is kept.
 _AGENT_LIMIT = 200
 _UNPRINTABLE = re.compile("[^ -~]")
 # Streams of health and reflection stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
 _MAX_WAITING = 10_000
-# Echoed on one core, a call costs 180 microseconds with one, 145 with four, 110 to 140 with eight; but each looks how
-# long its calls wait, which is a call as well.
+# More of them save less and less, and each looks how long its calls wait, which is a call as well.
 _ACCEPTORS = 4
 # The name of a socket has 107 characters at most.
 _LONGEST_FOLDER = 100
@@ -110,6 +111,7 @@ class Server:
     Args:
         endpoints: By path; those of health, reflection and channelz are added.
         admission: Of the calls to the endpoints.
+        longest_wait: Seconds. While calls wait longer than that before they begin, no more are let in.
         draining: Set when the server is about to stop.
         internal: Whether only other services call, which tell where their own calls came from. What anybody else tells
             is not looked at.
@@ -129,6 +131,7 @@ class Server:
         metrics: Metrics,
         *,
         admission: Admission,
+        longest_wait: float = math.inf,
         draining: asyncio.Event,
         internal: bool = False,
         reflects: bool = True,
@@ -167,7 +170,7 @@ class Server:
         ]
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
         handlers = _handlers([*endpoints.values(), *own.values()], internal, callers, admission)
-        waiting = Waiting(admission.longest_wait)
+        waiting = Waiting(longest_wait)
         self._acceptors = [Acceptor(handlers, options, most_calls, waiting) for _ in range(_ACCEPTORS)]
         self._shares_port = shares_port
 
@@ -181,8 +184,8 @@ class Server:
         with ExitStack() as until_started:
             folder = until_started.enter_context(_socket_folder())
             if not self._shares_port:
-                # The acceptors share it, and would share it with strangers, too. And gRPC tells of a failure by lines
-                # of its own in the terminal.
+                # The acceptors share it, and would join whoever shares it already. From now on other programs of the
+                # same user could join them: nothing tells.
                 held = until_started.enter_context(hold_port(address))
                 address = f"{address.rpartition(':')[0]}:{held.getsockname()[1]}"
             for each in self._acceptors:
@@ -191,8 +194,12 @@ class Server:
                 except RuntimeError:
                     raise OSError(f"cannot listen on {address}") from None
                 address = f"{address.rpartition(':')[0]}:{port}"
-            for number, each in enumerate(self._acceptors):
-                await each.start(f"{folder}/{number}")
+            try:
+                for number, each in enumerate(self._acceptors):
+                    await each.start(f"{folder}/{number}")
+            except BaseException:
+                await self.drain(0)
+                raise
         return port
 
     async def drain(self, grace: float) -> None:
@@ -203,7 +210,12 @@ class Server:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
         self._draining.set()
-        await asyncio.gather(*(each.drain(grace) for each in self._acceptors))
+        # What waits is answered first, and then what has come meanwhile refused, in a way that clients try again: gRPC
+        # would cancel it.
+        await asyncio.gather(*(each.pass_queue(grace) for each in self._acceptors))
+        for each in self._acceptors:
+            each.stopping = True
+        await asyncio.gather(*(each.pass_queue(max(end - loop.time(), 0)) for each in self._acceptors))
         await asyncio.gather(*(each.stop(max(end - loop.time(), 0)) for each in self._acceptors))
 
 

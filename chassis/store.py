@@ -314,10 +314,13 @@ class Store:
             os.close(lease)
 
     def _write_jobs(self) -> None:
-        # It reads little, and all that it writes is read through another connection.
-        self._db.execute_sql(f"PRAGMA cache_size = {_WRITER_CACHE}")
+        connection = None
         while (job := self._jobs.get()) is not None:
             try:
+                if connection is not self._db.connection():
+                    connection = self._db.connection()
+                    # It reads little: most of what it needs is what was just written.
+                    self._db.execute_sql(f"PRAGMA cache_size = {_WRITER_CACHE}")
                 with self._turnstile:
                     self._commit(job)
                     # Those whose writes are made have their answers.

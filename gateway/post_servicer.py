@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import hydrate
+from gateway import hydrate, views
 from gateway.backends import Backends
 from insta.gateway.v1 import posts_pb2, posts_pb2_grpc
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
@@ -22,7 +22,9 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
                 request_id=request.request_id,
             )
         )
-        return posts_pb2.CreatePostResponse(post=await self._seen(created.post))
+        authors = await self._backends.short_profiles.of([created.post.author_id])
+        # Nobody has seen it yet: there is nothing to count.
+        return posts_pb2.CreatePostResponse(post=views.post(created.post, authors, {}))
 
     async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
         found = await self._backends.posts.GetPost(stored_posts_pb2.GetPostRequest(post_id=request.post_id))

@@ -80,7 +80,7 @@ class Assembly:
         self._revocations = Revocations(self._user_events.age, _REVOKED_SECONDS)
         self._user_events.subscribe(lambda event: self._revocations.add(event.sessions_ended.session_ids))
         self._verifier = Verifier(self._fetch_keys, self._revocations)
-        self._admission = Admission(settings.max_calls, settings.max_wait_milliseconds / 1000)
+        self._admission = Admission(settings.max_calls)
         limit = MutationLimit(settings.mutations_per_minute)
         allowed = callers.allowed(settings)
         for service in here:
@@ -115,6 +115,7 @@ class Assembly:
             draining=self._draining,
             internal=self._served is not GATEWAY,
             admission=self._admission,
+            longest_wait=self._settings.max_wait_milliseconds / 1000,
             reflects=self._settings.reflection,
             shares_port=shares_port,
             certificate=certificate,

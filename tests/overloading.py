@@ -20,8 +20,6 @@ from tests.running import RunningSuite
 METHOD = "/insta.gateway.v1.PostService/ListComments"
 _COMMENTS = 100
 _AT_ONCE = 32
-# So many that some come to each of the servers behind the port: those that get none refuse nobody.
-_CONNECTIONS = 16
 # What the first and the last calls of a load meet is not what the others do.
 _EDGE_SECONDS = 0.5
 
@@ -102,7 +100,6 @@ class Overload:
             seconds,
             per_second,
             at_once,
-            channels=_CONNECTIONS,
             core=self._core,
         )
         began = cpu_seconds(self._pid)

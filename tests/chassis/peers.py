@@ -107,12 +107,14 @@ async def running(
     servicer = Posts()
     verifier = issuer.verifier()
     metrics = Metrics()
-    admission = Admission(max_calls, longest_wait)
+    admission = Admission(max_calls)
     endpoints = endpoints_of(dict(zip(CONTRACTS, (servicer, Auth()), strict=True)), verifier, metrics, admission)
     if kind == "local":
         yield Peer(servicer, LocalChannel(endpoints), metrics)
         return
-    server = Server(endpoints, verifier, metrics, admission=admission, draining=asyncio.Event())
+    server = Server(
+        endpoints, verifier, metrics, admission=admission, longest_wait=longest_wait, draining=asyncio.Event()
+    )
     address = f"127.0.0.1:{await server.start(listen)}"
     pool = descriptor_pool.Default()
     contracts = [pool.FindServiceByName(name) for name in CONTRACTS]

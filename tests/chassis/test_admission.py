@@ -103,7 +103,8 @@ async def test_where_calls_wait_too_long_over_one_connection_those_over_others_a
             try:
                 await stub.GetPost(REQUEST, metadata=token, timeout=60)
             except grpc.aio.AioRpcError as error:
-                return Failure(error).reason == "OVERLOADED"
+                assert Failure(error).reason == "OVERLOADED"
+                return True
             return False
 
         async def call_again_and_again() -> None:
@@ -112,8 +113,10 @@ async def test_where_calls_wait_too_long_over_one_connection_those_over_others_a
 
         flood = asyncio.gather(*(call_again_and_again() for _ in range(400)))
         left = [posts_pb2_grpc.PostServiceStub(channel) for channel in others]
-        async with asyncio.timeout(30):
-            while left:
-                left = [stub for stub in left if not await refused(stub)]
-        flood.cancel()
-        await asyncio.wait([flood])
+        try:
+            async with asyncio.timeout(30):
+                while left:
+                    left = [stub for stub in left if not await refused(stub)]
+        finally:
+            flood.cancel()
+            await asyncio.wait([flood])

@@ -382,9 +382,10 @@ async def test_channelz_says_that_it_knows_nothing_of_an_id(channel: grpc.aio.Ch
 
 @pytest.mark.parametrize("shares_port", [False, True])
 async def test_a_port_that_is_taken_is_refused(issuer: Issuer, shares_port: bool) -> None:
-    async with listening(shares_port=shares_port) as address:
-        with pytest.raises(OSError, match="in use"):
-            await lone_server(issuer, shares_port=False).start(address)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(OSError, match=address if shares_port else "in use"):
+            await lone_server(issuer, shares_port).start(address)
 
 
 async def test_servers_of_one_suite_share_the_port_that_it_holds() -> None:
