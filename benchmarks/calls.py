@@ -37,6 +37,8 @@ _EVERYWHERE = (_ECHO, _TOGETHER, _WORKERS, _APART, _DRF)
 # Of two workers each has as many as one alone.
 _AT_ONCE = {_APART: 8, _WORKERS: 64}
 _ANY_AT_ONCE = 32
+# Of calls that take longer: the last of many more would wait for too long whenever the machine is slow for a moment.
+_LONG_AT_ONCE = {"ListHomeFeed": 16}
 # So many that the system spreads them over both workers.
 _CHANNELS = 8
 # Sides that are started for each load have kept nothing yet: neither tokens nor short profiles of 2,000 people.
@@ -202,12 +204,13 @@ class _Table:
         else:
             most = _MOST_PER_SECOND[side.protocol] * (self._options.seconds + warm_up)
             calls, tokens = self._take(kind, side, int(most)), self._tokens(side)
+        at_once = _LONG_AT_ONCE.get(kind.name) or _AT_ONCE.get(side.name, _ANY_AT_ONCE)
         load = Load(
             side.address,
             calls,
             tokens,
             self._options.seconds,
-            at_once=min(_AT_ONCE.get(side.name, _ANY_AT_ONCE), self._options.at_most),
+            at_once=min(at_once, self._options.at_most),
             protocol=side.protocol,
             warm_up=warm_up,
             once=kind.once,
