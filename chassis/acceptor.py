@@ -179,6 +179,7 @@ class Acceptor(grpc.GenericRpcHandler):
             await asyncio.wait([self._measuring])
         if self._to_itself is not None:
             await self._to_itself.close()
+            self._to_itself = None
         await self._server.stop(grace)
 
     async def _measure(self) -> None:

@@ -40,9 +40,9 @@ from chassis.replay import Replies
 
 # A call that names no deadline gets this one.
 DEFAULT_DEADLINE_SECONDS = 30.0
-# gRPC's own limit, of each acceptor, counts health checks and streams too and answers without details: it only stands
-# behind `Admission`.
-_BACKSTOP_FACTOR = 2
+# gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
+# It is that of an acceptor: one connection, which may have half as many calls, is not to fill it.
+_BACKSTOP_FACTOR = 4
 # Of what a client calls itself, as much is kept.
 _AGENT_LIMIT = 200
 _UNPRINTABLE = re.compile("[^ -~]")
@@ -162,7 +162,6 @@ class Server:
                 endpoint.admission = streams
         options = [
             *_OPTIONS,
-            # One connection alone is not to fill the server.
             ("grpc.max_concurrent_streams", most_calls // 2),
             # Of more than that gRPC cancels some at random: who waits too long is to be told so before.
             ("grpc.server.max_pending_requests", _MAX_WAITING),
