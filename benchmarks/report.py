@@ -193,7 +193,8 @@ def draw(part: Part, folder: Path = BUILD) -> Path:
 
 def figure(value: float) -> str:
     """A number in as many digits as one reads."""
-    if abs(value) >= 1000:
+    # What rounds to a thousand, too: three digits would be 1e+03.
+    if abs(value) >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
