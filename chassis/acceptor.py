@@ -11,7 +11,7 @@ import contextvars
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import grpc
@@ -57,20 +57,30 @@ class Waiting:
     def __init__(self, longest: float) -> None:
         self._longest = longest
         self._probes: list[Probe] = []
+        self._good_until = math.inf
 
     def probe(self) -> Probe:
         """For one more acceptor."""
-        self._probes.append(Probe())
+        self._probes.append(Probe(self._look))
+        self._look()
         return self._probes[-1]
 
     def is_too_long(self) -> bool:
         """Whether calls wait for too long anywhere."""
-        now = time.monotonic()
-        return any(probe.waited > self._longest or now - probe.sent_at > self._longest for probe in self._probes)
+        return time.monotonic() > self._good_until
+
+    def _look(self) -> None:
+        """Sum up what the probes say: calls, which are many more, look at one number."""
+        waited = any(probe.waited > self._longest for probe in self._probes)
+        first = min(probe.sent_at for probe in self._probes)
+        self._good_until = -math.inf if waited else first + self._longest
 
 
 class Probe:
     """A call of an acceptor to itself, again and again.
+
+    Args:
+        changed: Called whenever it was sent, began or failed.
 
     Attributes:
         method: Which it calls. Nobody else knows its name.
@@ -78,22 +88,26 @@ class Probe:
         sent_at: When it was sent; infinite once it has begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
         self.method = f"/insta.Probe/{secrets.token_hex(16)}"
         self.waited = 0.0
         self.sent_at = math.inf
+        self._changed = changed
 
     def send(self) -> None:
         self.sent_at = time.monotonic()
+        self._changed()
 
     def begins(self) -> None:
-        self.waited = time.monotonic() - self.sent_at
-        self.sent_at = math.inf
+        self._end(time.monotonic() - self.sent_at)
 
     def fails(self, waited: float) -> None:
         """It will not begin. From now on it counts as one that waited so many seconds."""
-        self.waited = waited
-        self.sent_at = math.inf
+        self._end(waited)
+
+    def _end(self, waited: float) -> None:
+        self.waited, self.sent_at = waited, math.inf
+        self._changed()
 
 
 class Acceptor(grpc.GenericRpcHandler):
