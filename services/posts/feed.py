@@ -1,7 +1,8 @@
 """The posts of many authors as one list, merged by index when it is read: nothing is copied, so it is always exact.
 
 First the newest post of each author, one look into an index each. Of as many authors as the page has posts these are
-enough: whatever the others have is older. Then the posts of those authors, none of them older than the page can be.
+enough: whatever the others have is older. Then the posts of those authors, none of them older than the page can be; if
+one wrote very many since, no more of each than the page has.
 
 Of very many authors a page is often found sooner among the newest posts of anybody. How many of these it would take is
 told by the first of them.
@@ -25,6 +26,8 @@ _MANY_AUTHORS = 800
 _TRIED = 16
 # To pass over a post costs a fraction of the look at an author: at most so many are passed over for each of them.
 _POSTS_AN_AUTHOR = 3
+# To sort so many ids costs less than to ask for those of each author by themselves.
+_MOST_SORTED = 500
 
 
 class _Newest(NamedTuple):
@@ -45,6 +48,11 @@ _newest = compiled(
     row=_Newest,
 )
 _candidate = Post.alias("candidate")
+_since = compiled(
+    peewee.Select([_authors, _candidate], [_candidate.id])
+    .where(_candidate.author_id == _author_id, _candidate.id >= param("oldest"), _candidate.id < param("below"))
+    .limit(param("limit"))
+)
 _newest_of_each = _own_below.where(_own.id >= param("oldest")).limit(param("limit"))
 # The author a second time: so the posts are looked up in the index only, not in the table.
 _candidates = peewee.Select([_authors, _candidate], [_candidate.id]).where(
@@ -101,4 +109,7 @@ def _merged(db: Database, authors: Collection[int], below: int, limit: int) -> l
         return []
     oldest = newest[-1].post_id if len(newest) == limit else 0
     best = [found.author_id for found in newest]
+    since = _since.all(db, authors=best, below=below, oldest=oldest, limit=_MOST_SORTED)
+    if len(since) < _MOST_SORTED:
+        return _by_ids.all(db, ids=sorted((post_id for (post_id,) in since), reverse=True)[:limit])
     return _page.all(db, authors=best, below=below, oldest=oldest, limit=limit)

@@ -25,6 +25,8 @@ MANY = 1_000
 SIZE = Size("big", people=24_000, authors=18_000, posts=20_000, likes=20, star_followers=10, hit_likes=10, readers=())
 # Of those whom somebody follows so many write: their posts are close together, or less so, or a few among very many.
 WRITING = (MANY, 450, 1)
+# More than are sorted at once.
+VERY_MUCH = 600
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,15 @@ class Big:
 
     Attributes:
         followees: Whom somebody follows, by their id: as many write as `WRITING` says, in its order.
+        fan: Follows a few, of whom one has written `VERY_MUCH` after everybody else.
+        fed: The posts in the fan's feed.
     """
 
     suite: RunningSuite
     network: Network
     followees: Mapping[int, Sequence[int]]
+    fan: int
+    fed: Sequence[int]
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +57,14 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Big]:
     silent = sorted(set(range(1, SIZE.people + 1)) - {*authors, *following})
     followees = {silent.pop(): [*authors[:count], *silent[: MANY - count]] for count in WRITING}
     follows = [(0, follower, followee) for follower, some in followees.items() for followee in some]
+    fan, poet, *few = silent.pop(), silent.pop(), *authors[:5]
+    follows += [(0, fan, followee) for followee in (poet, *few)]
+    posts = [{**next(network.posts()), "author_id": poet} for _ in range(VERY_MUCH)]
     with bulk.open_stores(Settings(data=folder)) as stores:
         stores["social"].write_now(lambda db: bulk.add_follows(follows, db))
+        written = stores["posts"].write_now(lambda db: bulk.add_posts(posts, db))
     with running("together", folder, superuser=False) as started:
-        yield Big(started, network, followees)
+        yield Big(started, network, followees, fan, [*reversed(written), *_posts_of(network, set(few))])
 
 
 @pytest.mark.parametrize("page_size", [20, 100])
@@ -64,6 +74,11 @@ async def test_it_is_read_to_its_end(big: Big, reader: int, page_size: int) -> N
 
     async with _feed_of(big.suite, user_id) as feed:
         assert await _read(feed, page_size) == _posts_of(big.network, set(followees))
+
+
+async def test_one_who_writes_very_much_keeps_nobody_out(big: Big) -> None:
+    async with _feed_of(big.suite, big.fan) as feed:
+        assert await _read(feed, 50) == big.fed
 
 
 def _posts_of(network: Network, authors: Set[int]) -> list[int]:
