@@ -153,15 +153,8 @@ def _started(
     stderr: int | None = None,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process, and the address that it named when it was ready."""
-
-    def stay() -> None:
-        # Before its first thread, and before what it starts itself: all of them inherit it.
-        if core is not None:
-            os.sched_setaffinity(0, {core})
-
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, preexec_fn=stay
-    )
+    with _on_core(core):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         yield process, _announced(process, ready)
     finally:
@@ -172,6 +165,21 @@ def _started(
             process.kill()
             process.wait()
             raise
+
+
+@contextmanager
+def _on_core(core: int | None) -> Iterator[None]:
+    """What this thread starts stays on a core, with all its threads and what it starts in turn: they inherit it.
+
+    To say so between fork and exec would let gRPC's handlers of a fork run there, which may end the process.
+    """
+    before = os.sched_getaffinity(0)
+    try:
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _announced(process: subprocess.Popen[str], ready: re.Pattern[str]) -> str:
