@@ -149,14 +149,16 @@ class Endpoint:
         handler: Callable[[Any, Call], AsyncGenerator[message.Message, None]] = self._handler
         with self._under_way(call):
             await self._identify(call)
-            asked: AsyncIterator[message.Message] | message.Message
-            if isinstance(request, message.Message | bytes):
-                asked = self.checked(request)
-            else:
-                asked = _Requests(self, request)
-            async with aclosing(handler(asked, call)) as responses:
+            async with aclosing(handler(self._asked(request), call)) as responses:
                 async for response in responses:
                     yield self._own(response)
+
+    def _asked(
+        self, request: AsyncIterator[message.Message | bytes] | message.Message | bytes
+    ) -> AsyncIterator[message.Message] | message.Message:
+        if isinstance(request, message.Message | bytes):
+            return self.checked(request)
+        return _Requests(self, request)
 
     def checked(self, request: message.Message | bytes) -> message.Message:
         """A request of a stream, or for one, that keeps the rules of the contract.

@@ -24,12 +24,12 @@ class LocalChannel:
     """What a generated stub needs of a `grpc.aio.Channel`, for methods of which not both sides stream.
 
     A call takes `timeout` and, of `metadata`, the key `authorization`; without them it passes on the deadline and the
-    token of the call under way. What it returns can be cancelled, and answers `code()`, `details()` and
-    `trailing_metadata()`; it is awaited for its response, or iterated for those of a stream. It raises what a call over
-    a socket would: `AioRpcError`. Compression, credentials and `wait_for_ready` mean nothing here and are not looked at.
+    token of the call under way. What it returns is awaited for its response, or iterated for those of a stream; it can
+    be cancelled, and answers `code()`, `details()` and `trailing_metadata()`. It raises what a call over a socket
+    would: `AioRpcError`. Compression, credentials and `wait_for_ready` mean nothing here and are not looked at.
 
-    Requests that stream are an async iterator. What that raises cancels the call, and is raised to who awaits it. If it
-    is a generator, it is closed when the call ends.
+    Requests that stream are an async iterator. What that raises cancels the call, and reaches who awaits it. If it is a
+    generator, it is closed when the call ends.
 
     Messages are handed over as they are: neither side may change one afterwards.
 
@@ -287,7 +287,11 @@ class _Requests(AsyncIterator[message.Message]):
     """What a caller streams, as its handler sees it: all the caller's code runs as part of the caller's own call."""
 
     def __init__(
-        self, requests: AsyncIterator[message.Message], parent: Call | None, call: Call, fail: Callable[[BaseException], None]
+        self,
+        requests: AsyncIterator[message.Message],
+        parent: Call | None,
+        call: Call,
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._requests = requests
         self._parent = parent
@@ -307,7 +311,8 @@ class _Requests(AsyncIterator[message.Message]):
         finally:
             current.set(self._call)
         # As over a socket the handler is cancelled, and does not learn why.
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[message.Message] = asyncio.get_running_loop().create_future()
+        return await never
 
 
 class LocalResponseStream(_LocalStream):

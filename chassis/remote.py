@@ -297,13 +297,13 @@ class RemoteRequestStream:
         self,
         connection: _Connection,
         begin: Callable[[float], Any],
-        timeout: float,
+        seconds: float,
         requests: AsyncIterator[message.Message],
     ) -> Any:
         try:
-            self._call = await _begun(connection, begin, timeout)
+            self._call = await _begun(connection, begin, seconds)
             sending = asyncio.create_task(self._send(requests))
-            # At once: to send what the call has no use for any more would put gRPC's own failure in place of its status.
+            # At once: a request that can no longer be sent would put a failure of gRPC's own in place of the status.
             self._call.add_done_callback(lambda _: sending.cancel())
             try:
                 return await self._call

@@ -108,9 +108,11 @@ class Media:
     ExportMedia = DownloadMedia
 
     async def count(self, requests: AsyncIterator[Any]) -> Any:
+        count = 0
         async for request in requests:
             self.taken.append(request.number)
-        return Chunk(number=len(self.taken))
+            count += 1
+        return Chunk(number=count)
 
     async def numbers(self, request: Any) -> AsyncGenerator[Any, None]:
         for number in range(request.number):
