@@ -133,9 +133,9 @@ class Endpoint:
             await self._identify(call)
             checked = _Requests(self, requests)
             response = await handler(checked, call)
-            # A handler may have taken the end of what was refused for the end of the stream.
-            if isinstance(checked.end, errors.Error):
-                raise checked.end
+            if checked.refusal is not None:
+                # The handler answered all the same.
+                raise checked.refusal
             return self._own(response)
 
     async def stream(
@@ -265,23 +265,37 @@ class Endpoint:
 class _Requests(AsyncIterator[message.Message]):
     """The requests of a stream, each checked before the handler has it.
 
+    Nothing comes after one that was refused, or that the handler gave up waiting for: what is left of a stream is never
+    taken for all of it.
+
     Attributes:
-        end: What it ended with, and ends with whenever it is asked again: nothing comes after a request that was
-            refused, or after one that the handler gave up waiting for.
+        refusal: Of a request, if there was one.
     """
 
     def __init__(self, endpoint: Endpoint, requests: AsyncIterator[message.Message | bytes]) -> None:
-        self.end: BaseException | None = None
+        self.refusal: errors.Error | None = None
         self._endpoint = endpoint
         self._requests = requests
+        self._complete = False
+        self._gave_up = False
 
     async def __anext__(self) -> message.Message:
-        if self.end is not None:
-            raise self.end
+        if self.refusal is not None:
+            raise self.refusal
+        if self._complete:
+            raise StopAsyncIteration
+        if self._gave_up:
+            raise RuntimeError("nothing comes after a request that was not waited for")
         try:
             return self._endpoint.checked(await anext(self._requests))
-        except BaseException as end:
-            self.end = end
+        except StopAsyncIteration:
+            self._complete = True
+            raise
+        except errors.Error as refusal:
+            self.refusal = refusal
+            raise
+        except BaseException:
+            self._gave_up = True
             raise
 
 

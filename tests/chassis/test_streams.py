@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator
@@ -275,6 +276,24 @@ async def test_a_handler_that_goes_on_after_an_invalid_request_gets_no_other_and
     assert peer.servicer.taken == [0]
 
 
+async def test_a_handler_that_gave_up_waiting_for_a_request_does_not_take_the_stream_for_complete(
+    peer: MediaPeer, token: Any
+) -> None:
+    async def upload(requests: AsyncIterator[Any]) -> Any:
+        await anext(requests)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(requests)
+        return await peer.servicer.count(requests)
+
+    peer.servicer.upload = upload
+
+    failed = await failure(peer.media.UploadMedia(chunks_and_silence(0), metadata=token))
+
+    assert failed.code is grpc.StatusCode.INTERNAL
+    await nothing_is_under_way(peer)
+
+
 async def test_an_invalid_request_for_a_stream_does_not_reach_the_handler(peer: MediaPeer, token: Any) -> None:
     failed = await failure(all_of(peer.media.DownloadMedia(Chunk(number=-1), metadata=token)))
 
@@ -474,6 +493,17 @@ async def test_a_deadline_half_way_ends_the_call_and_its_handler(peer: MediaPeer
         assert numbers.closed.is_set()
 
 
+async def test_a_deadline_ends_a_stream_that_nobody_reads(peer: MediaPeer, token: Any) -> None:
+    peer.servicer.download = lambda request: Numbers(data=DATA)()
+
+    call = peer.media.DownloadMedia(Chunk(), metadata=token, timeout=0.5)
+
+    await peer.servicer.begun.acquire()
+    await ended(peer, ["cancelled"])
+    await nothing_is_under_way(peer)
+    del call
+
+
 @METHODS
 async def test_a_deadline_that_has_passed_ends_the_call(peer: MediaPeer, token: Any, method: str) -> None:
     failed = await failure(outcome(begin(peer, method, metadata=token, timeout=0)))
@@ -584,6 +614,19 @@ async def test_more_streams_than_are_admitted_are_refused(kind: str, issuer: Iss
         under_way.cancel()
         await nothing_is_under_way(peer)
         assert await peer.media.UploadMedia(chunks(1), metadata=token) == Chunk(number=1)
+
+
+async def test_streams_are_refused_before_they_begin_while_calls_wait_too_long(issuer: Issuer, token: Any) -> None:
+    # However short calls wait: it is too long.
+    async with media_running("remote", issuer, longest_wait=-1) as peer:
+        numbers = Numbers(data=DATA)
+        for refused in (
+            await failure(peer.media.UploadMedia(numbers(), metadata=token)),
+            await failure(all_of(peer.media.DownloadMedia(Chunk(), metadata=token))),
+        ):
+            assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+            assert len(refused.trace_id) == 32
+        assert peer.servicer.begun.locked()
 
 
 async def test_streams_that_change_something_count_for_how_much_a_caller_may_change(
