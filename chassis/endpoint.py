@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -39,6 +40,9 @@ class Endpoint:
         limit: Limits what one caller may change. None: it was counted where the call came in.
         replies: Answers to requests that came before. None: the service keeps none.
         callers: Names of the services that may call it over the network. None: any.
+
+    Attributes:
+        stays_open: Whether its streams last as long as their clients like, unless these name a deadline.
     """
 
     def __init__(
@@ -56,14 +60,17 @@ class Endpoint:
         self.path = f"/{service}/{method.name}"
         self.streams_requests: bool = method.client_streaming
         self.streams_responses: bool = method.server_streaming
+        self.stays_open = False
         self._response_class: type[message.Message] = message_factory.GetMessageClass(method.output_type)
         self._request_class: type[message.Message] = message_factory.GetMessageClass(method.input_type)
         self.access = access.policy(method)
         self.changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
         self._limit = limit
-        # What nobody in particular asks for is told apart by the handler, if at all.
+        # What nobody in particular asks for is told apart by the handler, if at all. Streams are not answered from what
+        # is kept: to tell whether one is the same as before all of it would have to be read.
         named = "request_id" in method.input_type.fields_by_name and self.access != Access.ACCESS_PUBLIC
-        self._replies = replies if named else None
+        streams = self.streams_requests or self.streams_responses
+        self._replies = replies if named and not streams else None
         self._callers = callers
         self._handler = handler
         self._verifier = verifier
@@ -115,33 +122,53 @@ class Endpoint:
                 self.admission.leave()
             self._metrics.end(code, time.perf_counter() - started)
 
-    async def stream(self, request: AsyncIterator[bytes] | bytes, call: Call) -> AsyncIterator[message.Message]:
-        """The responses of a method that streams them.
+    async def answer_stream(self, requests: AsyncIterator[message.Message | bytes], call: Call) -> message.Message:
+        """The response to a stream of requests, which the handler need not read to its end.
 
         Raises:
             Error: and nothing else but the cancellation of the call.
         """
-        current.set(call)
-        started = time.perf_counter()
-        code = grpc.StatusCode.OK
-        admitted = False
-        self._metrics.begin()
-        try:
-            self.admission.enter()
-            admitted = True
+        handler: Callable[[AsyncIterator[Any], Call], Awaitable[message.Message]] = self._handler
+        with self._under_way(call):
             await self._identify(call)
-            requests = self.parse(request) if isinstance(request, bytes) else self._parse_each(request)
-            async for response in self._handler(requests, call):
-                yield response
-        except BaseException as failure:
-            code, error = self._failed(failure)
-            if error is None:
-                raise
-            raise error from None
-        finally:
-            if admitted:
-                self.admission.leave()
-            self._metrics.end(code, time.perf_counter() - started)
+            checked = _Requests(self, requests)
+            response = await handler(checked, call)
+            if checked.refusal is not None:
+                # The handler answered all the same.
+                raise checked.refusal
+            return self._own(response)
+
+    async def stream(
+        self, request: AsyncIterator[message.Message | bytes] | message.Message | bytes, call: Call
+    ) -> AsyncGenerator[message.Message, None]:
+        """The responses of a method that streams them. To be closed by who does not take all.
+
+        Raises:
+            Error: and nothing else but the cancellation of the call.
+        """
+        handler: Callable[[Any, Call], AsyncGenerator[message.Message, None]] = self._handler
+        with self._under_way(call):
+            await self._identify(call)
+            async with aclosing(handler(self._asked(request), call)) as responses:
+                async for response in responses:
+                    yield self._own(response)
+
+    def _asked(
+        self, request: AsyncIterator[message.Message | bytes] | message.Message | bytes
+    ) -> AsyncIterator[message.Message] | message.Message:
+        if isinstance(request, message.Message | bytes):
+            return self.checked(request)
+        return _Requests(self, request)
+
+    def checked(self, request: message.Message | bytes) -> message.Message:
+        """A request of a stream, or for one, that keeps the rules of the contract.
+
+        Raises:
+            InvalidArgument: it does not, or the bytes are no message.
+        """
+        request = self.parse(request)
+        validation.check(request)
+        return request
 
     def parse(self, request: message.Message | bytes) -> message.Message:
         """The message that bytes stand for.
@@ -158,9 +185,34 @@ class Endpoint:
             text = f"the bytes of the request are no {name}; are its strings valid UTF-8?"
             raise errors.InvalidArgument(Reason.REASON_MALFORMED_MESSAGE, text) from None
 
-    async def _parse_each(self, requests: AsyncIterator[bytes]) -> AsyncIterator[message.Message]:
-        async for request in requests:
-            yield self.parse(request)
+    @contextmanager
+    def _under_way(self, call: Call) -> Iterator[None]:
+        """What is around a stream from its beginning to its end: as in `answer`, which does without this for speed."""
+        current.set(call)
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        admitted = False
+        self._metrics.begin()
+        try:
+            _require_time(call)
+            self.admission.enter()
+            admitted = True
+            yield
+        except BaseException as failure:
+            code, error = self._failed(failure)
+            if error is None:
+                raise
+            raise error from None
+        finally:
+            if admitted:
+                self.admission.leave()
+            self._metrics.end(code, time.perf_counter() - started)
+
+    def _own(self, response: message.Message) -> message.Message:
+        """The response of a stream's handler, if it is one of the method."""
+        if not isinstance(response, self._response_class):
+            raise TypeError(f"{self.path} answered a {type(response).__name__}")
+        return response
 
     async def _identify(self, call: Call) -> None:
         """Tell who calls, and refuse whom the contract does not admit, and who changes too much."""
@@ -208,6 +260,43 @@ class Endpoint:
             text = "a defect of the suite; its log has the details under this call's trace id"
             error = errors.Internal(Reason.REASON_INTERNAL, text)
         return error.code, error
+
+
+class _Requests(AsyncIterator[message.Message]):
+    """The requests of a stream, each checked before the handler has it.
+
+    Nothing comes after one that was refused, or that the handler gave up waiting for: what is left of a stream is never
+    taken for all of it.
+
+    Attributes:
+        refusal: Of a request, if there was one.
+    """
+
+    def __init__(self, endpoint: Endpoint, requests: AsyncIterator[message.Message | bytes]) -> None:
+        self.refusal: errors.Error | None = None
+        self._endpoint = endpoint
+        self._requests = requests
+        self._complete = False
+        self._gave_up = False
+
+    async def __anext__(self) -> message.Message:
+        if self.refusal is not None:
+            raise self.refusal
+        if self._complete:
+            raise StopAsyncIteration
+        if self._gave_up:
+            raise RuntimeError("nothing comes after a request that was not waited for")
+        try:
+            return self._endpoint.checked(await anext(self._requests))
+        except StopAsyncIteration:
+            self._complete = True
+            raise
+        except errors.Error as refusal:
+            self.refusal = refusal
+            raise
+        except BaseException:
+            self._gave_up = True
+            raise
 
 
 def _require_time(call: Call) -> None:

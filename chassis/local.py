@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from google.protobuf import message
 
-from chassis import errors
+from chassis import errors, streams
 from chassis.call import AUTHORIZATION_KEY, NOWHERE, TRACE_KEY, Call, current, new_trace_id
 from chassis.endpoint import Endpoint
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
+# So many responses of a stream may wait for who reads them, while one more is made.
+_RESPONSES_AHEAD = 2
 
 
 class LocalChannel:
-    """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
+    """What a generated stub needs of a `grpc.aio.Channel`, for methods of which not both sides stream.
 
     A call takes `timeout` and, of `metadata`, the key `authorization`; without them it passes on the deadline and the
-    token of the call under way. What it returns can be awaited and cancelled, and answers `code()`, `details()` and
-    `trailing_metadata()`. It raises what a call over a socket would: `AioRpcError`. Compression, credentials and
-    `wait_for_ready` mean nothing here and are not looked at.
+    token of the call under way. What it returns is awaited for its response, or iterated for those of a stream; it can
+    be cancelled, and answers `code()`, `details()` and `trailing_metadata()`. It raises what a call over a socket
+    would: `AioRpcError`. Compression, credentials and `wait_for_ready` mean nothing here and are not looked at.
+
+    Requests that stream are an async iterator. What that raises cancels the call, and reaches who awaits it. If it is a
+    generator, it is closed when the call ends.
 
     Messages are handed over as they are: neither side may change one afterwards.
 
@@ -34,26 +40,33 @@ class LocalChannel:
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
         self._endpoints = endpoints
 
-    def unary_unary(self, method: str, *_: Any, **__: Any) -> _UnaryUnary:
-        return _UnaryUnary(self._endpoints, method)
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> _Multicallable:
+        return _Multicallable(self._endpoints, method, LocalCall)
+
+    def stream_unary(self, method: str, *_: Any, **__: Any) -> _Multicallable:
+        return _Multicallable(self._endpoints, method, LocalRequestStream)
+
+    def unary_stream(self, method: str, *_: Any, **__: Any) -> _Multicallable:
+        return _Multicallable(self._endpoints, method, LocalResponseStream)
 
     async def close(self, grace: float | None = None) -> None:
         """Nothing is open."""
 
 
-class _UnaryUnary:
-    def __init__(self, endpoints: Mapping[str, Endpoint], method: str) -> None:
+class _Multicallable:
+    def __init__(self, endpoints: Mapping[str, Endpoint], method: str, kind: type[Any]) -> None:
         self._endpoints = endpoints
         self._method = method
+        self._kind = kind
 
     def __call__(
         self,
-        request: message.Message,
+        request: Any,
         *,
         timeout: float | None = None,
         metadata: Sequence[tuple[str, str]] | None = None,
         **_: Any,
-    ) -> LocalCall:
+    ) -> Any:
         loop = asyncio.get_running_loop()
         parent = current.get()
         deadline = loop.time() + (DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
@@ -69,9 +82,7 @@ class _UnaryUnary:
             if key == AUTHORIZATION_KEY:
                 authorization = value
         call = Call(self._method, authorization, deadline, trace_id or new_trace_id(), origin)
-        # One that may last as long as the call that makes it ends with that.
-        limited = parent is None or deadline < parent.deadline
-        return LocalCall(self._endpoints[self._method].answer(request, call), call, loop, limited)
+        return self._kind(self._endpoints[self._method], request, call, loop, parent)
 
 
 class LocalCall:
@@ -84,15 +95,17 @@ class LocalCall:
 
     def __init__(
         self,
-        answer: Coroutine[Any, Any, message.Message],
+        endpoint: Endpoint,
+        request: message.Message,
         call: Call,
         loop: asyncio.AbstractEventLoop,
-        limited: bool,
+        parent: Call | None,
     ) -> None:
         self._call = call
         self._response: message.Message | None = None
         self._error: errors.Error | None = None
         self._task: asyncio.Task[message.Message] | None = None
+        answer = endpoint.answer(request, call)
         context = contextvars.copy_context()
         try:
             waits_for = context.run(answer.send, None)
@@ -102,6 +115,8 @@ class LocalCall:
             self._error = error
         else:
             self._task = loop.create_task(_Begun(answer, waits_for), context=context)
+            # One that may last as long as the call that makes it ends with that.
+            limited = parent is None or call.deadline < parent.deadline
             self._timer = loop.call_at(call.deadline, self._expire) if limited else None
             self._task.add_done_callback(self._finish)
 
@@ -134,10 +149,7 @@ class LocalCall:
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         await self._end()
-        trailers = grpc.aio.Metadata((TRACE_KEY, self._call.trace_id))
-        if self._error is not None:
-            trailers.add(errors.DETAILS_KEY, self._error.status().SerializeToString())
-        return trailers
+        return _trailers(self._call, self._error)
 
     async def _end(self) -> None:
         if self._task is not None:
@@ -190,3 +202,197 @@ class _Begun(Coroutine[Any, Any, message.Message]):
 
     def __await__(self) -> Generator[Any, None, message.Message]:
         raise TypeError("it is for a task")
+
+
+class _LocalStream:
+    """A call of which one side streams: a task from its beginning on, for streams wait anyway."""
+
+    def __init__(
+        self, answer: Coroutine[Any, Any, message.Message | None], call: Call, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._call = call
+        self._task = loop.create_task(answer)
+        self._task.add_done_callback(_seen)
+
+    def cancel(self) -> bool:
+        return self._task.cancel()
+
+    async def code(self) -> grpc.StatusCode:
+        error = await self._end()
+        if error is not None:
+            return error.code
+        return grpc.StatusCode.CANCELLED if self._task.cancelled() else grpc.StatusCode.OK
+
+    async def details(self) -> str:
+        error = await self._end()
+        return error.text if error is not None else ""
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        return _trailers(self._call, await self._end())
+
+    async def _end(self) -> errors.Error | None:
+        await asyncio.wait([self._task])
+        failure = None if self._task.cancelled() else self._task.exception()
+        return failure if isinstance(failure, errors.Error) else None
+
+
+class LocalRequestStream(_LocalStream):
+    """A call with a stream of requests; await it for its response.
+
+    The handler takes each request from the caller's iterator itself, so none is made before it is asked for.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        requests: AsyncIterator[message.Message],
+        call: Call,
+        loop: asyncio.AbstractEventLoop,
+        parent: Call | None,
+    ) -> None:
+        self._failure: BaseException | None = None
+        super().__init__(self._answer(endpoint, aiter(requests), call, parent), call, loop)
+
+    def __await__(self) -> Generator[Any, None, message.Message]:
+        try:
+            response = yield from self._task.__await__()
+        except errors.Error as error:
+            raise errors.LocalRpcError(error, self._call.trace_id) from None
+        except asyncio.CancelledError:
+            if self._failure is None or streams.being_cancelled():
+                raise
+            raise self._failure from None
+        assert response is not None
+        return response
+
+    async def _answer(
+        self, endpoint: Endpoint, requests: AsyncIterator[message.Message], call: Call, parent: Call | None
+    ) -> message.Message:
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await endpoint.answer_stream(_Requests(requests, parent, call, self._fail), call)
+        except TimeoutError:
+            raise errors.deadline_exceeded() from None
+        finally:
+            current.set(parent)
+            await streams.close(requests)
+
+    def _fail(self, failure: BaseException) -> None:
+        """The caller's iterator raised."""
+        self._failure = failure
+        self._task.cancel()
+
+
+class _Requests(AsyncIterator[message.Message]):
+    """What a caller streams, as its handler sees it: all the caller's code runs as part of the caller's own call."""
+
+    def __init__(
+        self,
+        requests: AsyncIterator[message.Message],
+        parent: Call | None,
+        call: Call,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._requests = requests
+        self._parent = parent
+        self._call = call
+        self._fail = fail
+
+    async def __anext__(self) -> message.Message:
+        current.set(self._parent)
+        try:
+            return await anext(self._requests)
+        except StopAsyncIteration:
+            raise
+        except (Exception, asyncio.CancelledError) as failure:
+            if streams.being_cancelled():
+                raise
+            self._fail(failure)
+        finally:
+            current.set(self._call)
+        # As over a socket the handler is cancelled, and does not learn why.
+        never: asyncio.Future[message.Message] = asyncio.get_running_loop().create_future()
+        return await never
+
+
+class LocalResponseStream(_LocalStream):
+    """A call with a stream of responses; iterate over it.
+
+    Who no longer has it has cancelled it: nothing here may hold it but its caller.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        request: message.Message,
+        call: Call,
+        loop: asyncio.AbstractEventLoop,
+        parent: Call | None,
+    ) -> None:
+        responses: asyncio.Queue[message.Message | None] = asyncio.Queue()
+        self._responses = responses
+        self._room = asyncio.Semaphore(_RESPONSES_AHEAD)
+        self._cancelled = False
+        super().__init__(_put_each(endpoint, request, call, self._responses, self._room), call, loop)
+        self._task.add_done_callback(lambda _: responses.put_nowait(None))
+
+    def __del__(self) -> None:
+        self._task.cancel()
+
+    def __aiter__(self) -> LocalResponseStream:
+        return self
+
+    async def __anext__(self) -> message.Message:
+        if self._cancelled:
+            raise asyncio.CancelledError
+        try:
+            response = await self._responses.get()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if response is not None:
+            self._room.release()
+            return response
+        # Who asks again is told the same.
+        self._responses.put_nowait(None)
+        error = await self._end()
+        if error is not None:
+            raise errors.LocalRpcError(error, self._call.trace_id)
+        if self._task.cancelled():
+            raise asyncio.CancelledError
+        raise StopAsyncIteration
+
+    def cancel(self) -> bool:
+        if not self._task.cancel():
+            return False
+        self._cancelled = True
+        return True
+
+
+async def _put_each(
+    endpoint: Endpoint,
+    request: message.Message,
+    call: Call,
+    responses: asyncio.Queue[message.Message | None],
+    room: asyncio.Semaphore,
+) -> None:
+    try:
+        async with asyncio.timeout_at(call.deadline), aclosing(endpoint.stream(request, call)) as stream:
+            async for response in stream:
+                await room.acquire()
+                responses.put_nowait(response)
+    except TimeoutError:
+        raise errors.deadline_exceeded() from None
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Callers may drop their calls: that one failed is then nobody's business."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _trailers(call: Call, error: errors.Error | None) -> grpc.aio.Metadata:
+    trailers = grpc.aio.Metadata((TRACE_KEY, call.trace_id))
+    if error is not None:
+        trailers.add(errors.DETAILS_KEY, error.status().SerializeToString())
+    return trailers

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor, descriptor_pb2, message
 
-from chassis import service_config, tls
+from chassis import service_config, streams, tls
 from chassis.call import (
     AUTHORIZATION_KEY,
     CLIENT_ADDRESS_KEY,
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 3.0
 
 
 class RemoteChannel:
-    """What a generated stub needs of a `grpc.aio.Channel`, for methods with one request and one response.
+    """What a generated stub needs of a `grpc.aio.Channel`, for methods of which not both sides stream.
 
     A call ends with the call under way, or after `DEFAULT_TIMEOUT_SECONDS`. It passes on that call's token and trace,
     and its origin where it may change something. Where there is no connection it waits for one, until the service has
@@ -79,6 +79,14 @@ class RemoteChannel:
         inner = self._channel.unary_unary(method, *args, **kwargs)
         return _UnaryUnary(inner, self._connection, method in self._changing)
 
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> _StreamUnary:
+        inner = self._channel.stream_unary(method, *args, **kwargs)
+        return _StreamUnary(inner, self._connection, method in self._changing)
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> _UnaryStream:
+        inner = self._channel.unary_stream(method, *args, **kwargs)
+        return _UnaryStream(inner, self._connection, method in self._changing)
+
     async def close(self, grace: float | None = None) -> None:
         self._connection.give_up()
         await self._channel.close(grace)
@@ -125,22 +133,16 @@ class _Connection:
             self._coming.cancel()
 
 
-class _UnaryUnary:
-    def __init__(
-        self, inner: grpc.aio.UnaryUnaryMultiCallable[Any, Any], connection: _Connection, tells_origin: bool
-    ) -> None:
+class _Multicallable:
+    def __init__(self, inner: Any, connection: _Connection, tells_origin: bool) -> None:
         self._inner = inner
         self._connection = connection
         self._tells_origin = tells_origin
 
-    def __call__(
-        self,
-        request: message.Message,
-        *,
-        timeout: float | None = None,
-        metadata: Sequence[tuple[str, str]] | None = None,
-        **options: Any,
-    ) -> grpc.aio.UnaryUnaryCall[Any, Any] | _WaitingCall:
+    def _outgoing(
+        self, timeout: float | None, metadata: Sequence[tuple[str, str]] | None
+    ) -> tuple[float, list[tuple[str, str]]]:
+        """The seconds that a call has, and what is sent along with it."""
         timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
         parent = current.get()
         sent = list(metadata or ())
@@ -152,19 +154,65 @@ class _UnaryUnary:
                 sent.append((CLIENT_ADDRESS_KEY, parent.origin.address))
                 sent.append((CLIENT_AGENT_KEY, parent.origin.user_agent))
         sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
+        return timeout, sent
+
+
+class _UnaryUnary(_Multicallable):
+    def __call__(
+        self,
+        request: message.Message,
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> grpc.aio.UnaryUnaryCall[Any, Any] | _WaitingCall:
+        timeout, sent = self._outgoing(timeout, metadata)
 
         def begin(seconds: float) -> grpc.aio.UnaryUnaryCall[Any, Any]:
-            return self._inner(request, timeout=seconds, metadata=sent, **options)
+            call: grpc.aio.UnaryUnaryCall[Any, Any] = self._inner(request, timeout=seconds, metadata=sent, **options)
+            return call
 
         return begin(timeout) if self._connection.is_there() else _WaitingCall(self._connection, begin, timeout)
+
+
+class _StreamUnary(_Multicallable):
+    def __call__(
+        self,
+        requests: AsyncIterator[message.Message],
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> RemoteRequestStream:
+        timeout, sent = self._outgoing(timeout, metadata)
+
+        def begin(seconds: float) -> Any:
+            return self._inner(timeout=seconds, metadata=sent, **options)
+
+        return RemoteRequestStream(self._connection, begin, timeout, aiter(requests))
+
+
+class _UnaryStream(_Multicallable):
+    def __call__(
+        self,
+        request: message.Message,
+        *,
+        timeout: float | None = None,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        **options: Any,
+    ) -> RemoteResponseStream:
+        timeout, sent = self._outgoing(timeout, metadata)
+
+        def begin(seconds: float) -> Any:
+            return self._inner(request, timeout=seconds, metadata=sent, **options)
+
+        return RemoteResponseStream(self._connection, begin, timeout)
 
 
 class _WaitingCall:
     """A call that begins when there is a connection, or none is waited for any longer; await it for its response."""
 
-    def __init__(
-        self, connection: _Connection, begin: Callable[[float], grpc.aio.UnaryUnaryCall[Any, Any]], timeout: float
-    ) -> None:
+    def __init__(self, connection: _Connection, begin: Callable[[float], Any], timeout: float) -> None:
         self._beginning = asyncio.create_task(_begun(connection, begin, timeout))
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -187,13 +235,109 @@ class _WaitingCall:
         return await self._beginning.result().trailing_metadata() if self._has_begun() else grpc.aio.Metadata()
 
     def _has_begun(self) -> bool:
-        return self._beginning.done() and not self._beginning.cancelled()
+        beginning = self._beginning
+        return beginning.done() and not beginning.cancelled() and beginning.exception() is None
 
 
-async def _begun(
-    connection: _Connection, begin: Callable[[float], grpc.aio.UnaryUnaryCall[Any, Any]], seconds: float
-) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+class RemoteResponseStream(_WaitingCall):
+    """A call with a stream of responses; iterate over it. Who no longer has it has cancelled it."""
+
+    def __del__(self) -> None:
+        self.cancel()
+
+    def __aiter__(self) -> RemoteResponseStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        call = await self._beginning
+        response = await call.read()
+        if response is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return response
+
+
+class RemoteRequestStream:
+    """A call with a stream of requests; await it for its response.
+
+    gRPC sends what an iterator yields by itself, but hides what that raises, and goes on waiting for it when the call
+    has ended.
+    """
+
+    def __init__(
+        self,
+        connection: _Connection,
+        begin: Callable[[float], Any],
+        timeout: float,
+        requests: AsyncIterator[message.Message],
+    ) -> None:
+        self._failure: BaseException | None = None
+        self._call: Any = None
+        self._ending = asyncio.create_task(self._answer(connection, begin, timeout, requests))
+        self._ending.add_done_callback(_seen)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return (yield from self._ending.__await__())
+
+    def cancel(self) -> bool:
+        return self._ending.cancel()
+
+    async def code(self) -> grpc.StatusCode:
+        await asyncio.wait([self._ending])
+        return await self._call.code() if self._call is not None else grpc.StatusCode.CANCELLED
+
+    async def details(self) -> str:
+        await asyncio.wait([self._ending])
+        return await self._call.details() if self._call is not None else ""
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        await asyncio.wait([self._ending])
+        return await self._call.trailing_metadata() if self._call is not None else grpc.aio.Metadata()
+
+    async def _answer(
+        self,
+        connection: _Connection,
+        begin: Callable[[float], Any],
+        seconds: float,
+        requests: AsyncIterator[message.Message],
+    ) -> Any:
+        try:
+            self._call = await _begun(connection, begin, seconds)
+            sending = asyncio.create_task(self._send(requests))
+            # At once: a request that can no longer be sent would put a failure of gRPC's own in place of the status.
+            self._call.add_done_callback(lambda _: sending.cancel())
+            try:
+                return await self._call
+            except asyncio.CancelledError:
+                if self._failure is None or streams.being_cancelled():
+                    raise
+                raise self._failure from None
+            finally:
+                await asyncio.wait([sending])
+        finally:
+            await streams.close(requests)
+
+    async def _send(self, requests: AsyncIterator[message.Message]) -> None:
+        try:
+            async for request in requests:
+                await self._call.write(request)
+            await self._call.done_writing()
+        except (Exception, asyncio.CancelledError) as failure:
+            # A call that has ended tells by itself how.
+            if not self._call.done():
+                self._failure = failure
+                self._call.cancel()
+
+
+async def _begun(connection: _Connection, begin: Callable[[float], Any], seconds: float) -> Any:
+    if connection.is_there():
+        return begin(seconds)
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     await connection.wait(seconds)
     return begin(max(end - loop.time(), 0))
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Callers may drop their calls: that one failed is then nobody's business."""
+    if not task.cancelled():
+        task.exception()

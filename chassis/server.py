@@ -10,7 +10,7 @@ import socket
 import tempfile
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import grpc
@@ -160,6 +160,7 @@ class Server:
         for endpoint in own.values():
             if endpoint.streams_responses:
                 endpoint.admission = streams
+                endpoint.stays_open = True
         options = [
             *_OPTIONS,
             ("grpc.max_concurrent_streams", most_calls // 2),
@@ -295,11 +296,14 @@ def _refusal(endpoint: Endpoint, why: errors.Error) -> grpc.RpcMethodHandler[Any
 
 def _handler(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
     # Without deserializer and serializer: gRPC's own answer to bytes that are no message is UNKNOWN with the exception.
-    if not endpoint.streams_responses:
-        return grpc.unary_unary_rpc_method_handler(_unary(endpoint, internal, callers))
+    if endpoint.streams_responses:
+        stream = _stream(endpoint, internal, callers)
+        if endpoint.streams_requests:
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.unary_stream_rpc_method_handler(stream)
     if endpoint.streams_requests:
-        return grpc.stream_stream_rpc_method_handler(_stream(endpoint, internal, callers))
-    return grpc.unary_stream_rpc_method_handler(_stream(endpoint, internal, callers))
+        return grpc.stream_unary_rpc_method_handler(_stream_unary(endpoint, internal, callers))
+    return grpc.unary_unary_rpc_method_handler(_unary(endpoint, internal, callers))
 
 
 def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
@@ -320,16 +324,56 @@ def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> A
     return answer
 
 
-def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
-    async def answer(
-        request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[bytes]:
-        call, _ = _incoming(endpoint, context, internal, callers)
+def _stream_unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
+    async def answer(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        call, unlimited = _incoming(endpoint, context, internal, callers)
         try:
-            async for response in endpoint.stream(request, call):
-                yield response.SerializeToString()
+            async with asyncio.timeout_at(call.deadline if unlimited else None):
+                response = await endpoint.answer_stream(_Received(context), call)
         except errors.Error as error:
             await _abort(error, context)
+        except TimeoutError:
+            await _abort(errors.deadline_exceeded(), context)
+        return response.SerializeToString()
+
+    return answer
+
+
+class _Received(AsyncIterator[bytes]):
+    """The requests of a stream as they come. It ends only if its client has ended it."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    async def __anext__(self) -> bytes:
+        request: Any = await self._context.read()
+        if request is not grpc.aio.EOF:
+            return bytes(request)
+        # It looks like this, too, when the client has cancelled the call or is gone: what came of a stream would be
+        # taken for all of it. Then nothing can be sent any more.
+        try:
+            await self._context.send_initial_metadata(())
+        except grpc.aio.InternalError:
+            # The news is on its way here, and cancels the task.
+            await asyncio.get_running_loop().create_future()
+        raise StopAsyncIteration
+
+
+def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
+    # Not a generator: gRPC would not close it when the call is cancelled while a response is sent.
+    async def answer(request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        call, unlimited = _incoming(endpoint, context, internal, callers)
+        try:
+            async with (
+                asyncio.timeout_at(call.deadline if unlimited and not endpoint.stays_open else None),
+                aclosing(endpoint.stream(request, call)) as responses,
+            ):
+                async for response in responses:
+                    await context.write(response.SerializeToString())
+        except errors.Error as error:
+            await _abort(error, context)
+        except TimeoutError:
+            await _abort(errors.deadline_exceeded(), context)
 
     return answer
 

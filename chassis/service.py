@@ -46,7 +46,7 @@ class Parts:
 
     Attributes:
         user_events: The event log of the users service, which this process follows.
-        channels: To each service that it calls, by name. Stubs take them; they carry unary calls.
+        channels: To each service that it calls, by name. Stubs take them, of methods that do not stream both ways.
         database: Its database, if it has one, and the answers to retries that it keeps there.
         draining: Set when the process is about to stop: whoever waits for something ends.
     """

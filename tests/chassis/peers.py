@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import grpc
 from google.protobuf import descriptor_pool
 
 from chassis.admission import Admission
+from chassis.limits import MutationLimit
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
@@ -59,20 +60,20 @@ class Auth(auth_pb2_grpc.AuthServiceServicer):
 
 
 @dataclass
-class Peer:
-    """A service and the way to it.
+class Way:
+    """A way to servicers.
 
     Attributes:
-        servicer: What is called.
-        channel: To it, as other services have one.
-        metrics: What it counts.
+        channel: To them, as other services have one.
+        metrics: What they count.
+        admission: Of their calls.
         server: None in this process.
         address: host:port of the server.
     """
 
-    servicer: Posts
     channel: Any
     metrics: Metrics
+    admission: Admission
     server: Server | None = None
     address: str = ""
 
@@ -86,6 +87,17 @@ class Peer:
                     return
                 await asyncio.sleep(0.01)
 
+
+@dataclass(kw_only=True)
+class Peer(Way):
+    """A service and the way to it.
+
+    Attributes:
+        servicer: What is called.
+    """
+
+    servicer: Posts
+
     @property
     def posts(self) -> posts_pb2_grpc.PostServiceStub:
         return posts_pb2_grpc.PostServiceStub(self.channel)
@@ -96,6 +108,38 @@ class Peer:
 
 
 @asynccontextmanager
+async def reached(
+    kind: str,
+    servicers: Mapping[str, object],
+    issuer: Issuer,
+    max_calls: int = MAX_CALLS,
+    longest_wait: float = math.inf,
+    listen: str = "127.0.0.1:0",
+    limit: MutationLimit | None = None,
+) -> AsyncIterator[Way]:
+    """Servicers that run in this process ("local"), or on a server of their own ("remote")."""
+    verifier = issuer.verifier()
+    metrics = Metrics()
+    admission = Admission(max_calls)
+    endpoints = endpoints_of(servicers, verifier, metrics, admission, limit)
+    if kind == "local":
+        yield Way(LocalChannel(endpoints), metrics, admission)
+        return
+    server = Server(
+        endpoints, verifier, metrics, admission=admission, longest_wait=longest_wait, draining=asyncio.Event()
+    )
+    address = f"127.0.0.1:{await server.start(listen)}"
+    pool = descriptor_pool.Default()
+    contracts = [pool.FindServiceByName(name) for name in servicers]
+    channel = RemoteChannel(address, contracts, most_waiting=MOST_WAITING)
+    try:
+        yield Way(channel, metrics, admission, server, address)
+    finally:
+        await channel.close()
+        await server.drain(0)
+
+
+@asynccontextmanager
 async def running(
     kind: str,
     issuer: Issuer,
@@ -103,24 +147,8 @@ async def running(
     longest_wait: float = math.inf,
     listen: str = "127.0.0.1:0",
 ) -> AsyncIterator[Peer]:
-    """A service that runs in this process ("local"), or on a server of its own ("remote")."""
+    """A service, in one of the two ways."""
     servicer = Posts()
-    verifier = issuer.verifier()
-    metrics = Metrics()
-    admission = Admission(max_calls)
-    endpoints = endpoints_of(dict(zip(CONTRACTS, (servicer, Auth()), strict=True)), verifier, metrics, admission)
-    if kind == "local":
-        yield Peer(servicer, LocalChannel(endpoints), metrics)
-        return
-    server = Server(
-        endpoints, verifier, metrics, admission=admission, longest_wait=longest_wait, draining=asyncio.Event()
-    )
-    address = f"127.0.0.1:{await server.start(listen)}"
-    pool = descriptor_pool.Default()
-    contracts = [pool.FindServiceByName(name) for name in CONTRACTS]
-    channel = RemoteChannel(address, contracts, most_waiting=MOST_WAITING)
-    try:
-        yield Peer(servicer, channel, metrics, server, address)
-    finally:
-        await channel.close()
-        await server.drain(0)
+    servicers = dict(zip(CONTRACTS, (servicer, Auth()), strict=True))
+    async with reached(kind, servicers, issuer, max_calls, longest_wait, listen) as way:
+        yield Peer(**vars(way), servicer=servicer)

@@ -50,6 +50,7 @@ _DURABLE = "tests/chassis/test_power_loss.py::test_no_write_that_was_answered_is
 _STORE = "tests/chassis/test_store.py::"
 _CONSUMER = "tests/chassis/test_consumer.py::"
 _REPLAY = "tests/chassis/test_replay.py::"
+_STREAMS = "tests/chassis/test_streams.py::"
 _DELETION = "tests/end_to_end/test_deletion.py::"
 _LOGGED = "tests/end_to_end/test_events.py::test_each_change_is_told_once_in_the_log_of_its_service[together]"
 
@@ -69,6 +70,12 @@ MUTANTS = [
         "A write is on the disk before it is answered.",
         [Edit("chassis/store.py", '"synchronous": "full"', '"synchronous": "normal"')],
         [_DURABLE],
+    ),
+    Mutant(
+        "cut-off-is-whole",
+        "A stream of requests that was cut off is not taken for a whole one.",
+        [Edit("chassis/server.py", "await self._context.send_initial_metadata(())\n", "pass\n")],
+        [f"{_STREAMS}test_a_stream_of_requests_that_was_cut_off_is_never_taken_for_a_whole_one[remote]"],
     ),
     Mutant(
         "answer-before-commit",
