@@ -8,6 +8,8 @@ decoders and encoders, which leave the interpreter to others.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import blurhash
@@ -30,8 +32,8 @@ WIDTHS = (320, 640, 1080)
 _MAX_HEIGHT = 16_383
 _JPEG_QUALITY = 82
 _WEBP_QUALITY = 80
-# From 0, the fastest, to 6, the smallest files.
-_WEBP_METHOD = 4
+# From 0, the fastest, to 6, the smallest files. 4, the encoder's own choice, takes twice the time for 4 % fewer bytes.
+_WEBP_METHOD = 2
 _BLURHASH_COMPONENTS = (4, 3)
 # More pixels change nothing that 12 components could show.
 _BLURHASH_PIXELS = (32, 24)
@@ -89,18 +91,11 @@ def process(data: bytes, declared: str) -> Processed:
         ImageRefused: It is not taken; the error says why.
     """
     image_format = _checked_format(data, declared)
-    try:
-        decoded = _decoded(data, image_format)
-    except (ImageRefused, MemoryError):
-        raise
-    except Exception:
-        # Decoders raise whatever they like of what is broken, and their texts help nobody.
-        raise damaged(image_format.label) from None
-    sizes = _sizes(decoded.width, decoded.height)
+    decoded = _decoded(data, image_format)
     variants: list[Variant] = []
     image = decoded.image
     # From the biggest on, each made of the one before.
-    for size in reversed(sizes):
+    for size in reversed(_sizes(decoded.width, decoded.height)):
         image = _resized(image, size)
         variants[:0] = _encoded(image)
     return Processed(decoded.width, decoded.height, _blurhash(image), tuple(variants))
@@ -115,7 +110,7 @@ def _checked_format(data: bytes, declared: str) -> Format:
         raise ImageRefused(Reason.UNKNOWN_FORMAT, f"The file is no image of a known format: upload {taken}.")
     if declared not in (known.content_type for known in Format):
         raise ImageRefused(
-            Reason.UNKNOWN_FORMAT, f"The content type is none that is taken: declare {found.content_type}, or upload {taken}."
+            Reason.UNKNOWN_FORMAT, f"No image of the declared content type is taken: the file is {found.content_type}."
         )
     if declared != found.content_type:
         raise ImageRefused(
@@ -127,17 +122,28 @@ def _checked_format(data: bytes, declared: str) -> Format:
 
 def _decoded(data: bytes, image_format: Format) -> _Decoded:
     found = contained(data, image_format)
-    with _DECODERS[image_format](io.BytesIO(found.data)) as opened:
+    with _refusing_what_is_broken(image_format), _DECODERS[image_format](io.BytesIO(found.data)) as opened:
         check_size(*opened.size, image_format)
-        full, value = opened.size, orientation(found.exif or opened.info.get("exif", b""))
-        width, height = turned(full, value)
+        value = orientation(found.exif or opened.info.get("exif", b""))
+        width, height = turned(opened.size, value)
         biggest = turned(_sizes(width, height)[-1], value)
         # A JPEG can be decoded at a half, a quarter or an eighth of its size.
         opened.draft(None, biggest)
         opened.load()
+        pixels = resizable(opened)
         profile = opened.info.get("icc_profile")
-        small = _resized(resizable(opened), biggest)
-    return _Decoded(to_srgb(upright(small, value), profile), width, height)
+    return _Decoded(to_srgb(upright(_resized(pixels, biggest), value), profile), width, height)
+
+
+@contextmanager
+def _refusing_what_is_broken(image_format: Format) -> Iterator[None]:
+    """Decoders raise whatever they like, and their texts help nobody. A lack of memory is none of the image."""
+    try:
+        yield
+    except (ImageRefused, MemoryError):
+        raise
+    except Exception:
+        raise damaged(image_format.label) from None
 
 
 def _sizes(width: int, height: int) -> list[tuple[int, int]]:
@@ -151,7 +157,7 @@ def _sizes(width: int, height: int) -> list[tuple[int, int]]:
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image in another size; first by whole numbers of pixels if it is far bigger, which costs less."""
-    return image if image.size == size else image.resize(size, Resampling.LANCZOS, reducing_gap=2.0)
+    return image if image.size == size else image.resize(size, Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _encoded(image: Image.Image) -> list[Variant]:
