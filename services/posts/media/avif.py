@@ -22,7 +22,9 @@ _FREE = b"skip"
 _MAX_PARTS = 10_000
 # Items may share their data; so much they may have together, in sizes of the file.
 _MAX_SHARING = 4
+# Types of OBUs: a sequence header; a frame header that stands alone, and one with its frame.
 _SEQUENCE_HEADER = 1
+_FRAMES = {3, 6}
 _MAX_SEQUENCE_HEADER = 1024
 
 
@@ -41,7 +43,12 @@ class _Item(NamedTuple):
 
 
 class Coded(NamedTuple):
-    """The pixels that are coded in a file: in its largest item, and in all of them."""
+    """The pixels that are coded in a file.
+
+    Attributes:
+        largest: In its largest frame.
+        total: In all frames of all items.
+    """
 
     largest: int
     total: int
@@ -73,19 +80,21 @@ def coded(data: bytes) -> Coded:
     """How many pixels a decoder may have to decode."""
     meta = _meta(data)
     wanted = {item.id for item in _items(data, meta) if item.kind == _CODED}
-    sizes, obus = [], 0
+    largest, total, obus = 0, 0, 0
     for item_id, bitstream in _bitstreams(data, meta):
         if item_id not in wanted:
             continue
-        largest = 0
+        pixels, frames = 0, 0
         for kind, payload in _obus(bitstream):
             obus = _counted(obus)
             if kind == _SEQUENCE_HEADER:
-                largest = max(largest, _frame_pixels(payload))
-        sizes.append(largest)
-    if not sizes or not all(sizes):
-        raise ValueError("an item without a sequence header")
-    return Coded(max(sizes), sum(sizes))
+                pixels = max(pixels, _frame_pixels(payload))
+            # Any number of frames may come before the one that is shown.
+            frames += kind in _FRAMES
+        if not pixels:
+            raise ValueError("an item without a sequence header")
+        largest, total = max(largest, pixels), total + pixels * frames
+    return Coded(largest, total)
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[_Box]:

@@ -10,6 +10,7 @@ import io
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,12 +78,12 @@ def _webp() -> bytes:
     return data[:24] + (9_999).to_bytes(3, "little") * 2 + data[30:]
 
 
-def _avif() -> bytes:
-    """A container that says 64 x 64 of what is coded in 25.5 million."""
-    data = encoded(Image.new("L", (5100, 5000)), "AVIF", speed=10)
-    size = struct.pack(">II", 5100, 5000)
+def _avif(coded: tuple[int, int], told: tuple[int, int]) -> bytes:
+    """What is coded in one size, in a container that tells another: decoders decode it, and scale it."""
+    data = encoded(Image.new("L", coded), "AVIF")
+    size = struct.pack(">II", *coded)
     assert data.count(size) == 1
-    return data.replace(size, struct.pack(">II", 64, 64))
+    return data.replace(size, struct.pack(">II", *told))
 
 
 _SMALL = {"image/png": "PNG", "image/jpeg": "JPEG", "image/gif": "GIF", "image/webp": "WEBP", "image/avif": "AVIF"}
@@ -95,11 +96,14 @@ _SMALL = {"image/png": "PNG", "image/jpeg": "JPEG", "image/gif": "GIF", "image/w
         (_jpeg, "image/jpeg"),
         (_gif, "image/gif"),
         (_webp, "image/webp"),
-        (_avif, "image/avif"),
+        (lambda: _avif((5100, 5000), (64, 64)), "image/avif"),
+        (lambda: _avif((64, 64), (5100, 5000)), "image/avif"),
     ],
-    ids=["png", "jpeg", "gif", "webp", "avif"],
+    ids=["png", "jpeg", "gif", "webp", "avif-coded", "avif-told"],
 )
-def test_too_many_pixels_are_refused_and_use_no_memory(tmp_path: Path, make, declared: str) -> None:
+def test_too_many_pixels_are_refused_and_use_no_memory(
+    tmp_path: Path, make: Callable[[], bytes], declared: str
+) -> None:
     file = make()
     assert len(file) < 20_000
 
@@ -109,12 +113,21 @@ def test_too_many_pixels_are_refused_and_use_no_memory(tmp_path: Path, make, dec
     assert grown < 8
 
 
-def test_what_is_refused_would_have_used_the_memory(tmp_path: Path) -> None:
-    """The measure is good: pixels that are taken show in it."""
+def test_as_many_pixels_as_are_allowed_are_taken_and_show_in_the_measure(tmp_path: Path) -> None:
     outcome, grown = _outcome(tmp_path, _png(64), _png(5000), "image/png")
 
     assert outcome == "taken"
     assert grown > 16
+
+
+def test_a_large_jpeg_is_not_decoded_in_full(tmp_path: Path) -> None:
+    file = encoded(Image.new("RGB", (5000, 4900), "teal"), "JPEG")
+
+    outcome, grown = _outcome(tmp_path, encoded(picture(64, 64), "JPEG"), file, "image/jpeg")
+
+    assert outcome == "taken"
+    # All its pixels take 93.
+    assert grown < 60
 
 
 def test_one_row_of_pixels_more_than_allowed_is_refused(tmp_path: Path) -> None:

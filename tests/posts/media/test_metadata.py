@@ -60,7 +60,9 @@ def _iptc() -> bytes:
 
 
 def _jpeg() -> bytes:
-    made = encoded(picture(400, 300), "JPEG", exif=_exif(), xmp=_XMP, icc_profile=_red_for_blue(), comment="planted-com")
+    made = encoded(
+        picture(400, 300), "JPEG", exif=_exif(), xmp=_XMP, icc_profile=_red_for_blue(), comment="planted-com"
+    )
     made = jpeg_with(made, jpeg_segment(0xED, _iptc()), jpeg_segment(0xEF, b"planted-application"))
     return made + b"planted-behind"
 
@@ -129,7 +131,8 @@ def _has_only_pixels(processed: Processed) -> None:
 
 def _segments(data: bytes) -> list[int]:
     """The markers of a JPEG file."""
-    return [data[at + 1] for at in range(len(data) - 1) if data[at] == 0xFF and data[at + 1] not in (0, *range(0xD0, 0xD8))]
+    behind_ff = (data[at + 1] for at in range(len(data) - 1) if data[at] == 0xFF)
+    return [marker for marker in behind_ff if marker not in (0, *range(0xD0, 0xD8))]
 
 
 def _chunks(data: bytes) -> list[bytes]:

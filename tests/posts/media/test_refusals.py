@@ -110,7 +110,7 @@ def test_files_that_end_too_early_are_refused(format_name: str) -> None:
 def test_damaged_files_are_refused_or_shown_and_nothing_else(format_name: str) -> None:
     whole = _whole(format_name)
     state, refused = 1, 0
-    for _ in range(120):
+    for _ in range(60):
         damaged = bytearray(whole)
         for _ in range(4):
             # Numbers that look random, and are the same each time.
@@ -123,7 +123,7 @@ def test_damaged_files_are_refused_or_shown_and_nothing_else(format_name: str) -
         except ImageRefused:
             refused += 1
 
-    assert refused > 10
+    assert refused > 5
 
 
 def _page_in_gif() -> bytes:
