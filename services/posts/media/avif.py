@@ -209,17 +209,14 @@ def _frame_pixels(sequence_header: bytes) -> int:
     """The most pixels that a frame may have."""
     bits = _Bits(sequence_header)
     bits.take(4)  # seq_profile, still_picture
-    reduced = bits.take(1)
-    if reduced:
+    if bits.take(1):  # reduced_still_picture_header
         bits.take(5)
     else:
         _skip_operating_points(bits)
     width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
     width, height = bits.take(width_bits) + 1, bits.take(height_bits) + 1
-    if reduced:
-        return width * height
-    # A frame may be of any size that these bits can say. Encoders take as many as the size needs, so that is less than
-    # four times as many pixels.
+    # A frame may say a size of its own, of any number of these bits. Encoders take as many as the size needs, and
+    # that is less than four times as many pixels.
     return max(width * height, (1 << width_bits + height_bits) // 4)
 
 

@@ -120,8 +120,6 @@ def _jpeg(data: bytes) -> Contained:
         segment = _slice(data, at, 2 + length)
         body = segment[4:]
         if marker in _SOF:
-            if size:
-                raise ValueError("two frames")
             height, width = struct.unpack_from(">HH", body, 1)
             size = width, height
         elif marker == _EXIF_OR_XMP and body.startswith(b"Exif\0\0"):

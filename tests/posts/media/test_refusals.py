@@ -162,6 +162,24 @@ def test_a_sequence_of_images_in_avif_is_refused() -> None:
     assert _refused(data, "image/avif").reason == Reason.ANIMATED
 
 
+def test_in_avif_the_frames_that_are_never_shown_count_as_well() -> None:
+    data = encoded(Image.new("L", (1000, 1000)), "AVIF")
+    start = data.index(b"mdat") + 4
+    head, item = data[: start - 8], data[start:]
+    # A delimiter, a sequence header of less than 128 bytes, and the frame.
+    frame = item[4 + item[3] :]
+    assert (item[:3], frame[0]) == (b"\x12\0\x0a", 0x32)
+    assert head.count(struct.pack(">I", len(item))) == 1
+
+    def with_frames(count: int) -> bytes:
+        longer = item + frame * count
+        located = head.replace(struct.pack(">I", len(item)), struct.pack(">I", len(longer)))
+        return located + struct.pack(">I4s", 8 + len(longer), b"mdat") + longer
+
+    assert process(with_frames(10), "image/avif").variants
+    assert _refused(with_frames(80), "image/avif").reason == Reason.TOO_MANY_PIXELS
+
+
 def _no_width_png() -> bytes:
     data = encoded(picture(32, 32), "PNG")
     return data[:16] + bytes(4) + data[20:]

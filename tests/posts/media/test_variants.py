@@ -149,6 +149,17 @@ def test_transparent_colours_of_png_keep_the_others(image: Image.Image, options:
     assert all(map(near, quarters(jpeg), COLOURS))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_the_transparent_colour_of_a_png_is_transparent(mode: str) -> None:
+    image = Image.new(mode, (64, 64), 0)
+    image.paste(1, (32, 0, 64, 64))
+
+    webp, jpeg = _webp_and_jpeg(_made(image, transparency=(0, 0, 0) if mode == "RGB" else 0))
+
+    assert [webp.getpixel((x, 32))[3] for x in (16, 48)] == [0, 255]
+    assert near(jpeg.convert("RGB").getpixel((16, 32)), (255, 255, 255), by=8)
+
+
 def test_sixteen_bits_of_grey_keep_their_brightness() -> None:
     for value in (0, 0x4000, 0x8000, 0xFFFF):
         _, jpeg = _webp_and_jpeg(_made(Image.new("I;16", (40, 40), value)))
