@@ -8,7 +8,8 @@ are given a copy without.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -47,13 +48,14 @@ class Contained(NamedTuple):
         data: What a decoder needs of it.
         width, height: As stored, not as it is to be looked at. Of an AVIF file zero: its decoder tells, and needs no
             memory for it.
-        exif: Empty if there is none, and of a format whose decoder hands it out unread.
+        exif, profile: Empty if there is none, and of a format whose decoder hands it out unread.
     """
 
     data: bytes
     width: int
     height: int
     exif: bytes = b""
+    profile: bytes = b""
 
 
 def format_of(data: bytes) -> Format | None:
@@ -103,45 +105,53 @@ _SOS = 0xDA
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 _JFIF, _EXIF_OR_XMP, _ICC, _ADOBE = 0xE0, 0xE1, 0xE2, 0xEE
+# The decoder derives from JFIF and Adobe segments how colours are coded.
+_NEEDED = _SOF | _TABLES | {_JFIF, _ADOBE, _SOS}
 
 
 def _jpeg(data: bytes) -> Contained:
     parts, size, exif = [_SOI], None, b""
-    at = 2
-    while True:
-        at = data.index(0xFF, at)
-        marker = data[at + 1]
-        if marker in (0x00, 0xFF):
-            at += 2 if marker == 0x00 else 1
-            continue
-        if marker == _SOS:
-            break
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        segment = _slice(data, at, 2 + length)
+    for marker, segment in _segments(data):
         body = segment[4:]
         if marker in _SOF:
             height, width = struct.unpack_from(">HH", body, 1)
             size = width, height
         elif marker == _EXIF_OR_XMP and body.startswith(b"Exif\0\0"):
             exif = exif or body
-        # The decoder derives from JFIF and Adobe segments how colours are coded.
-        if marker in _SOF or marker in _TABLES or marker in (_JFIF, _ADOBE) or _is_icc(marker, body):
+        if marker in _NEEDED or _is_icc(marker, body):
             parts.append(segment)
-        at += len(segment)
-    _check_scans(data, at)
     if size is None:
         raise ValueError("no frame")
-    parts.append(data[at:])
+    _check_scans(parts[-1])
     return Contained(b"".join(parts), *size, exif)
 
 
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The segments up to the first scan with their markers, and the scan with all that follows."""
+    at = len(_SOI)
+    while True:
+        # Bytes in between, and how often a marker's first byte is repeated, mean nothing.
+        at = data.index(0xFF, at)
+        marker = data[at + 1]
+        if marker == _SOS:
+            yield marker, data[at:]
+            return
+        if marker in (0x00, 0xFF):
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield marker, _slice(data, at, 2 + length)
+        at += 2 + length
+
+
 def _is_icc(marker: int, body: bytes) -> bool:
-    return marker == _ICC and body.startswith(b"ICC_PROFILE\0")
+    """A part of a profile, with its number and how many there are."""
+    return marker == _ICC and body.startswith(b"ICC_PROFILE\0") and len(body) >= 14
 
 
-def _check_scans(data: bytes, at: int) -> None:
+def _check_scans(scans: bytes) -> None:
     """Refuse what takes too many passes. In what is entropy-coded, the marker cannot occur."""
-    if data.count(bytes((0xFF, _SOS)), at) > MAX_SCANS:
+    if scans.count(bytes((0xFF, _SOS))) > MAX_SCANS:
         raise ImageRefused(
             Reason.TOO_MANY_SCANS,
             f"The JPEG file has more than {MAX_SCANS} scans: save the image as a baseline JPEG.",
@@ -150,11 +160,12 @@ def _check_scans(data: bytes, at: int) -> None:
 
 # PNG: chunks.
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"IDAT", b"IEND"})
+_MAX_PROFILE = 4_000_000
+_PNG_NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
 def _png(data: bytes) -> Contained:
-    parts, exif = [_PNG_SIGNATURE], b""
+    parts, exif, profile = [_PNG_SIGNATURE], b"", b""
     if data[12:16] != b"IHDR":
         raise ValueError("no header")
     width, height = struct.unpack_from(">II", data, 16)
@@ -168,8 +179,21 @@ def _png(data: bytes) -> Contained:
             parts.append(chunk)
         elif kind == b"eXIf":
             exif = exif or chunk[8:-4]
+        elif kind == b"iCCP":
+            profile = profile or _inflated_profile(chunk[8:-4])
         at += len(chunk)
-    return Contained(b"".join(parts), width, height, exif)
+    return Contained(b"".join(parts), width, height, exif, profile)
+
+
+def _inflated_profile(body: bytes) -> bytes:
+    """The profile behind its name; empty if it is broken, or larger than any."""
+    _, _, compressed = body.partition(b"\0")
+    inflater = zlib.decompressobj()
+    try:
+        profile = inflater.decompress(compressed[1:], _MAX_PROFILE)
+    except zlib.error:
+        return b""
+    return profile if inflater.eof else b""
 
 
 # GIF: blocks. The first frame may reach beyond the screen, and decoders then make room for it.

@@ -1,8 +1,9 @@
 """Uploaded images: checked, and made into pictures of the sizes and formats that are shown.
 
 Bytes come in, bytes go out. What goes out is encoded anew from pixels alone: nothing else of an upload is in it. No
-state is shared, so calls may run in any number of threads or processes; about four fifths of the time is spent in
-decoders and encoders, which leave the interpreter to others.
+state is shared, so calls may run in any number of threads or processes. Of the largest images the decoders of WebP and
+AVIF hold the interpreter for a tenth of a second at a time: what must not wait for that belongs into another process.
+One call takes some hundred MB of memory at most, also for a hostile file; how many run at once bounds the rest.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def _checked_format(data: bytes, declared: str) -> Format:
         raise ImageRefused(Reason.UNKNOWN_FORMAT, f"The file is no image of a known format: upload {taken}.")
     if declared not in (known.content_type for known in Format):
         raise ImageRefused(
-            Reason.UNKNOWN_FORMAT, f"No image of the declared content type is taken: the file is {found.content_type}."
+            Reason.UNKNOWN_FORMAT,
+            f"Images of the declared content type are not taken: declare {found.content_type}, as the file is.",
         )
     if declared != found.content_type:
         raise ImageRefused(
@@ -131,7 +133,7 @@ def _decoded(data: bytes, image_format: Format) -> _Decoded:
         opened.draft(None, biggest)
         opened.load()
         pixels = resizable(opened)
-        profile = opened.info.get("icc_profile")
+        profile = found.profile or opened.info.get("icc_profile")
     return _Decoded(to_srgb(upright(_resized(pixels, biggest), value), profile), width, height)
 
 
@@ -161,7 +163,7 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _encoded(image: Image.Image) -> list[Variant]:
-    # Encoders would write what a decoder has left there: the comment of a JPEG.
+    # Some encoders write what a decoder has left there, as a comment. Decoders are given none; this is the second lock.
     image.info = {}
     jpeg, webp = io.BytesIO(), io.BytesIO()
     image.save(webp, "WEBP", quality=_WEBP_QUALITY, method=_WEBP_METHOD)

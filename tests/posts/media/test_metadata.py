@@ -204,6 +204,25 @@ def test_a_broken_profile_is_ignored(format_name: str, profile: bytes) -> None:
         assert all(map(near, quarters(opened(variant.data)), COLOURS))
 
 
+_BROKEN_PROFILES = {
+    "jpeg-without-number": jpeg_with(encoded(picture(64, 64), "JPEG"), jpeg_segment(0xE2, b"ICC_PROFILE\0")),
+    "jpeg-one-of-two": jpeg_with(encoded(picture(64, 64), "JPEG"), jpeg_segment(0xE2, b"ICC_PROFILE\0\1\2" + _srgb())),
+    "png-without-end": png_with(encoded(picture(64, 64), "PNG"), png_chunk(b"iCCP", b"name")),
+    "png-of-no-known-method": png_with(encoded(picture(64, 64), "PNG"), png_chunk(b"iCCP", b"name\0\x07" + bytes(20))),
+    "png-bomb": png_with(
+        encoded(picture(64, 64), "PNG"), png_chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(20_000_000), 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("upload", _BROKEN_PROFILES.values(), ids=_BROKEN_PROFILES)
+def test_a_profile_that_is_badly_stored_is_ignored(upload: bytes) -> None:
+    declared = "image/jpeg" if upload.startswith(b"\xff") else "image/png"
+
+    for variant in process(upload, declared).variants:
+        assert all(map(near, quarters(opened(variant.data)), COLOURS))
+
+
 def test_a_profile_for_another_kind_of_image_is_ignored() -> None:
     upload = encoded(picture(64, 64).convert("CMYK"), "JPEG", icc_profile=_srgb())
 
