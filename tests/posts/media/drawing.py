@@ -34,7 +34,7 @@ def picture(width: int, height: int) -> Image.Image:
 def encoded(image: Image.Image, format_name: str, **options: Any) -> bytes:
     """The image as a file."""
     if format_name == "AVIF":
-        options = {"speed": 10, **options}
+        options = {"speed": 10, "max_threads": 1, **options}
     file = io.BytesIO()
     image.save(file, format_name, **options)
     return file.getvalue()

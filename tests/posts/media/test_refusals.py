@@ -115,9 +115,9 @@ def test_damaged_files_are_refused_or_shown_and_nothing_else(format_name: str) -
         for _ in range(4):
             # Numbers that look random, and are the same each time.
             state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
-            # The first half of the changes where files have their structure.
-            within = len(whole) if state >> 60 & 1 else 200
-            damaged[(state >> 20) % within] = state >> 50 & 0xFF
+            # Half of the changes where files have their structure, none where they tell what they are.
+            within = len(whole) - 12 if state >> 60 & 1 else 200
+            damaged[12 + (state >> 20) % within] = state >> 50 & 0xFF
         try:
             process(bytes(damaged), CONTENT_TYPES[format_name])
         except ImageRefused:
