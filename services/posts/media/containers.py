@@ -186,14 +186,12 @@ def _png(data: bytes) -> Contained:
 
 
 def _inflated_profile(body: bytes) -> bytes:
-    """The profile behind its name; empty if it is broken, or larger than any."""
+    """The profile behind its name, as much of it as any has; empty if it cannot be inflated."""
     _, _, compressed = body.partition(b"\0")
-    inflater = zlib.decompressobj()
     try:
-        profile = inflater.decompress(compressed[1:], _MAX_PROFILE)
+        return zlib.decompressobj().decompress(compressed[1:], _MAX_PROFILE)
     except zlib.error:
         return b""
-    return profile if inflater.eof else b""
 
 
 # GIF: blocks. The first frame may reach beyond the screen, and decoders then make room for it.

@@ -149,12 +149,12 @@ def test_transparent_colours_of_png_keep_the_others(image: Image.Image, options:
     assert all(map(near, quarters(jpeg), COLOURS))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
-def test_the_transparent_colour_of_a_png_is_transparent(mode: str) -> None:
+@pytest.mark.parametrize(("format_name", "mode"), [("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("GIF", "P")])
+def test_the_colour_that_means_transparent_is_transparent(format_name: str, mode: str) -> None:
     image = Image.new(mode, (64, 64), 0)
     image.paste(1, (32, 0, 64, 64))
 
-    webp, jpeg = _webp_and_jpeg(_made(image, transparency=(0, 0, 0) if mode == "RGB" else 0))
+    webp, jpeg = _webp_and_jpeg(_made(image, format_name, transparency=(0, 0, 0) if mode == "RGB" else 0))
 
     assert [webp.getpixel((x, 32))[3] for x in (16, 48)] == [0, 255]
     assert near(jpeg.convert("RGB").getpixel((16, 32)), (255, 255, 255), by=8)
