@@ -3,7 +3,8 @@
 Bytes come in, bytes go out. What goes out is encoded anew from pixels alone: nothing else of an upload is in it. No
 state is shared, so calls may run in any number of threads or processes. Of the largest images the decoders of WebP and
 AVIF hold the interpreter for a tenth of a second at a time: what must not wait for that belongs into another process.
-One call takes some hundred MB of memory at most, also for a hostile file; how many run at once bounds the rest.
+One call took up to 500 MB of memory (WebP of 25 million pixels with transparency; JPEG of as many up to 220), so how
+many run at once has to be bounded.
 """
 
 from __future__ import annotations
