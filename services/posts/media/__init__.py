@@ -1,0 +1,1 @@
+"""Pictures of posts: what is uploaded, and what is made of it."""
