@@ -21,6 +21,8 @@ from tests.deletions import counters_are_right, delete_account, delete_post, not
 from tests.people import People, Person, failure, until
 from tests.running import RunningSuite
 
+pytestmark = pytest.mark.inside
+
 # Which services read the log of which.
 READERS = {"posts": ["social"], "users": ["posts", "social"]}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 import grpc
+import pytest
 
 from insta.gateway.v1 import posts_pb2, profiles_pb2
 from tests.end_to_end.lists import everything
@@ -130,6 +131,7 @@ async def test_counters_equal_what_the_lists_show_after_all_changed_them_at_once
     assert alive >= CLIENTS
 
 
+@pytest.mark.inside
 async def test_counters_equal_the_rows_that_are_stored(suite: RunningSuite, people: People) -> None:
     crowd = await _crowd(people, seed=2)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import grpc
+import pytest
 
 from chassis.store import Turnstile
 from insta.gateway.v1 import posts_pb2, profiles_pb2
 from tests import databases
 from tests.people import Person, failure
 from tests.running import RunningSuite
+
+pytestmark = pytest.mark.inside
 
 
 async def test_a_call_that_is_over_before_its_change_begins_changes_nothing(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 
 from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2
 from tests import databases
@@ -28,6 +29,7 @@ from tests.running import PASSWORD, RunningSuite
 _ids = itertools.count()
 
 
+@pytest.mark.inside
 async def test_a_deleted_account_takes_everything_with_it(
     suite: RunningSuite, people: People, boss: Person, ana: Person, ben: Person
 ) -> None:
@@ -61,6 +63,7 @@ async def test_a_deleted_account_takes_everything_with_it(
     await counters_are_right(suite)
 
 
+@pytest.mark.inside
 async def test_a_deleted_post_takes_its_likes_and_comments_with_it(
     suite: RunningSuite, people: People, ana: Person, ben: Person
 ) -> None:
@@ -105,6 +108,7 @@ async def test_staff_see_what_is_left_of_an_account_until_nothing_is(
     assert all(service.erased and not any(service.left.values()) for service in after.services)
 
 
+@pytest.mark.inside
 async def test_an_erasure_is_complete_when_nothing_is_left_of_the_posts_either(
     suite: RunningSuite, boss: Person, ana: Person, ben: Person
 ) -> None:
@@ -127,6 +131,7 @@ async def test_an_account_that_never_was_is_not_erased(boss: Person) -> None:
     assert not (await erasure_of(boss, 2**40)).complete
 
 
+@pytest.mark.inside
 async def test_no_answer_is_kept_for_or_about_who_was_deleted(
     suite: RunningSuite, people: People, boss: Person
 ) -> None:
@@ -173,6 +178,7 @@ async def test_who_has_the_name_of_somebody_deleted_is_somebody_else(
     assert not (await namesake.see(post)).viewer_liked
 
 
+@pytest.mark.inside
 async def test_what_races_the_deletion_of_an_account_leaves_nothing(
     suite: RunningSuite, people: People, boss: Person, ben: Person
 ) -> None:
@@ -218,6 +224,7 @@ async def test_what_races_the_deletion_of_an_account_leaves_nothing(
     await counters_are_right(suite)
 
 
+@pytest.mark.inside
 async def test_what_races_the_deletion_of_a_post_leaves_nothing(
     suite: RunningSuite, people: People, ana: Person, ben: Person
 ) -> None:
@@ -241,6 +248,7 @@ async def test_what_races_the_deletion_of_a_post_leaves_nothing(
     await counters_are_right(suite)
 
 
+@pytest.mark.inside
 async def test_a_login_that_races_the_deletion_of_its_account_leaves_no_session(
     suite: RunningSuite, people: People, boss: Person
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf import message
 
 from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2
@@ -15,6 +16,8 @@ from tests import databases
 from tests.deletions import delete_account, delete_post
 from tests.people import Person, failure, until
 from tests.running import RunningSuite
+
+pytestmark = pytest.mark.inside
 
 EVENTS: dict[str, Any] = {"users": user_events.Event, "posts": post_events.Event, "social": social_events.Event}
 # Which field of an event names who did it, or to whom it happened.

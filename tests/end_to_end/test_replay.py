@@ -361,6 +361,7 @@ async def test_a_retry_is_refused_to_who_may_call_no_longer(people: People, ana:
     assert told(failed) == (grpc.StatusCode.UNAUTHENTICATED, "SESSION_ENDED")
 
 
+@pytest.mark.inside
 async def test_a_refused_request_keeps_nothing_and_can_be_sent_again_under_its_id(
     suite: RunningSuite, people: People
 ) -> None:
@@ -380,6 +381,7 @@ async def test_a_refused_request_keeps_nothing_and_can_be_sent_again_under_its_i
     assert await people.stranger.accounts.Register(request) == registered
 
 
+@pytest.mark.inside
 async def test_what_is_kept_holds_no_password(suite: RunningSuite, people: People) -> None:
     old, new = "a first and secret phrase", "a second and secret phrase"
     request = registration(password=old)
