@@ -74,6 +74,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """NOT_FOUND: channelz knows no server, channel or socket with this id."""
     REASON_SESSION_NOT_FOUND: _Reason.ValueType  # 35
     """NOT_FOUND: the caller has no such session, or no longer."""
+    REASON_MEDIA_NOT_FOUND: _Reason.ValueType  # 36
+    """NOT_FOUND: no such image, or one of somebody else's that nothing shows."""
+    REASON_UPLOAD_NOT_FOUND: _Reason.ValueType  # 37
+    """NOT_FOUND: the caller has no such upload: it was finished, or started more than 24 hours ago."""
     REASON_USERNAME_TAKEN: _Reason.ValueType  # 40
     """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
     REASON_EMAIL_TAKEN: _Reason.ValueType  # 41
@@ -84,6 +88,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION: the caller follows 10,000 accounts already. Unfollow one first."""
     REASON_LAST_SUPERUSER: _Reason.ValueType  # 52
     """FAILED_PRECONDITION: the suite must keep one active superuser. Make another one first."""
+    REASON_MEDIA_IN_USE: _Reason.ValueType  # 53
+    """FAILED_PRECONDITION: the image is shown already, in a post or as an avatar. Take it from there first."""
+    REASON_DIRECT_UPLOAD_UNSUPPORTED: _Reason.ValueType  # 54
+    """FAILED_PRECONDITION: images of this suite are kept in files, not in an object store that clients could upload to. Upload
+    with UploadMedia.
+    """
+    REASON_UPLOAD_MISSING: _Reason.ValueType  # 55
+    """FAILED_PRECONDITION: nothing was uploaded to the object store yet. Post the form that StartUpload answered first."""
     REASON_OVERLOADED: _Reason.ValueType  # 60
     """RESOURCE_EXHAUSTED: more calls are running than the server admits. google.rpc.RetryInfo says when to come back."""
     REASON_UNAVAILABLE: _Reason.ValueType  # 61
@@ -104,8 +116,28 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """UNAVAILABLE: the service has not heard for 30 seconds which sessions have ended. It changes nothing on the word of a token
     that may be revoked; reading goes on. google.rpc.RetryInfo says when to come back.
     """
+    REASON_UPLOADS_BUSY: _Reason.ValueType  # 67
+    """RESOURCE_EXHAUSTED: too many images are being uploaded, by all or by the caller. google.rpc.RetryInfo says when to come back."""
+    REASON_MEDIA_LIMIT: _Reason.ValueType  # 68
+    """RESOURCE_EXHAUSTED: the caller has 200 images that neither a post nor an avatar shows. Delete some, or show them."""
+    REASON_MEDIA_STORE_UNAVAILABLE: _Reason.ValueType  # 69
+    """UNAVAILABLE: the store of the images cannot be reached. google.rpc.RetryInfo says when to come back."""
     REASON_INTERNAL: _Reason.ValueType  # 70
     """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
+    REASON_IMAGE_FORMAT_UNKNOWN: _Reason.ValueType  # 80
+    """INVALID_ARGUMENT: the file is no JPEG, PNG, WebP, AVIF or GIF."""
+    REASON_IMAGE_FORMAT_DIFFERS: _Reason.ValueType  # 81
+    """INVALID_ARGUMENT: the file is an image of another format than was declared."""
+    REASON_IMAGE_TOO_LARGE: _Reason.ValueType  # 82
+    """INVALID_ARGUMENT: the image has more than 25 million pixels, or takes more work than an image of that size ever should."""
+    REASON_IMAGE_ANIMATED: _Reason.ValueType  # 83
+    """INVALID_ARGUMENT: the image moves, and is no GIF."""
+    REASON_IMAGE_DAMAGED: _Reason.ValueType  # 84
+    """INVALID_ARGUMENT: the file is broken, or ends too early."""
+    REASON_UPLOAD_INCOMPLETE: _Reason.ValueType  # 85
+    """INVALID_ARGUMENT: the upload did not go as its header said: without a header, with two, or with more or fewer bytes."""
+    REASON_UPLOAD_TOO_SLOW: _Reason.ValueType  # 86
+    """DEADLINE_EXCEEDED: a chunk took longer than 10 seconds to come, or the whole upload longer than 2 minutes."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The reasons. On the wire `ErrorInfo.reason` is the name without its prefix: REASON_POST_NOT_FOUND travels as "POST_NOT_FOUND"."""
@@ -162,6 +194,10 @@ REASON_CHANNEL_NOT_FOUND: Reason.ValueType  # 34
 """NOT_FOUND: channelz knows no server, channel or socket with this id."""
 REASON_SESSION_NOT_FOUND: Reason.ValueType  # 35
 """NOT_FOUND: the caller has no such session, or no longer."""
+REASON_MEDIA_NOT_FOUND: Reason.ValueType  # 36
+"""NOT_FOUND: no such image, or one of somebody else's that nothing shows."""
+REASON_UPLOAD_NOT_FOUND: Reason.ValueType  # 37
+"""NOT_FOUND: the caller has no such upload: it was finished, or started more than 24 hours ago."""
 REASON_USERNAME_TAKEN: Reason.ValueType  # 40
 """ALREADY_EXISTS: the username belongs to somebody, perhaps in other capitals."""
 REASON_EMAIL_TAKEN: Reason.ValueType  # 41
@@ -172,6 +208,14 @@ REASON_FOLLOW_LIMIT: Reason.ValueType  # 51
 """FAILED_PRECONDITION: the caller follows 10,000 accounts already. Unfollow one first."""
 REASON_LAST_SUPERUSER: Reason.ValueType  # 52
 """FAILED_PRECONDITION: the suite must keep one active superuser. Make another one first."""
+REASON_MEDIA_IN_USE: Reason.ValueType  # 53
+"""FAILED_PRECONDITION: the image is shown already, in a post or as an avatar. Take it from there first."""
+REASON_DIRECT_UPLOAD_UNSUPPORTED: Reason.ValueType  # 54
+"""FAILED_PRECONDITION: images of this suite are kept in files, not in an object store that clients could upload to. Upload
+with UploadMedia.
+"""
+REASON_UPLOAD_MISSING: Reason.ValueType  # 55
+"""FAILED_PRECONDITION: nothing was uploaded to the object store yet. Post the form that StartUpload answered first."""
 REASON_OVERLOADED: Reason.ValueType  # 60
 """RESOURCE_EXHAUSTED: more calls are running than the server admits. google.rpc.RetryInfo says when to come back."""
 REASON_UNAVAILABLE: Reason.ValueType  # 61
@@ -192,6 +236,26 @@ REASON_REVOCATIONS_UNKNOWN: Reason.ValueType  # 66
 """UNAVAILABLE: the service has not heard for 30 seconds which sessions have ended. It changes nothing on the word of a token
 that may be revoked; reading goes on. google.rpc.RetryInfo says when to come back.
 """
+REASON_UPLOADS_BUSY: Reason.ValueType  # 67
+"""RESOURCE_EXHAUSTED: too many images are being uploaded, by all or by the caller. google.rpc.RetryInfo says when to come back."""
+REASON_MEDIA_LIMIT: Reason.ValueType  # 68
+"""RESOURCE_EXHAUSTED: the caller has 200 images that neither a post nor an avatar shows. Delete some, or show them."""
+REASON_MEDIA_STORE_UNAVAILABLE: Reason.ValueType  # 69
+"""UNAVAILABLE: the store of the images cannot be reached. google.rpc.RetryInfo says when to come back."""
 REASON_INTERNAL: Reason.ValueType  # 70
 """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
+REASON_IMAGE_FORMAT_UNKNOWN: Reason.ValueType  # 80
+"""INVALID_ARGUMENT: the file is no JPEG, PNG, WebP, AVIF or GIF."""
+REASON_IMAGE_FORMAT_DIFFERS: Reason.ValueType  # 81
+"""INVALID_ARGUMENT: the file is an image of another format than was declared."""
+REASON_IMAGE_TOO_LARGE: Reason.ValueType  # 82
+"""INVALID_ARGUMENT: the image has more than 25 million pixels, or takes more work than an image of that size ever should."""
+REASON_IMAGE_ANIMATED: Reason.ValueType  # 83
+"""INVALID_ARGUMENT: the image moves, and is no GIF."""
+REASON_IMAGE_DAMAGED: Reason.ValueType  # 84
+"""INVALID_ARGUMENT: the file is broken, or ends too early."""
+REASON_UPLOAD_INCOMPLETE: Reason.ValueType  # 85
+"""INVALID_ARGUMENT: the upload did not go as its header said: without a header, with two, or with more or fewer bytes."""
+REASON_UPLOAD_TOO_SLOW: Reason.ValueType  # 86
+"""DEADLINE_EXCEEDED: a chunk took longer than 10 seconds to come, or the whole upload longer than 2 minutes."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

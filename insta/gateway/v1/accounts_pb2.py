@@ -26,10 +26,11 @@ from insta.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
+from insta.gateway.v1 import media_pb2 as insta_dot_gateway_dot_v1_dot_media__pb2
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finsta/gateway/v1/accounts.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"\xdc\x02\n\x07\x41\x63\x63ount\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12$\n\x08username\x18\x02 \x01(\tB\x12\xbaH\x0fr\n\x10\x03\x18\x1e\xd0\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12\x1c\n\x05\x65mail\x18\x03 \x01(\tB\r\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01\x12*\n\nfirst_name\x18\x04 \x01(\tB\x16\xbaH\x13r\x0e\x18\x32\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12 \n\tlast_name\x18\x05 \x01(\tB\r\xbaH\nr\x08\x18\x32\xb8\xb3\xae\xb1\x02\x01\x12\x1b\n\x03\x62io\x18\x06 \x01(\tB\x0e\xbaH\x0br\t\x18\xf4\x03\xc0\xb3\xae\xb1\x02\x01\x12\x0e\n\x06\x61\x63tive\x18\x07 \x01(\x08\x12\r\n\x05staff\x18\x08 \x01(\x08\x12\x11\n\tsuperuser\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfd\x01\n\x0fRegisterRequest\x12!\n\x08username\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x10\x03\x18\x1e\xd0\xb3\xae\xb1\x02\x01\x12\x19\n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01\x12\x1f\n\x08password\x18\x03 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x08\x18\x80\x02\x12)\n\nfirst_name\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x32\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12 \n\tlast_name\x18\x05 \x01(\tB\r\xbaH\nr\x08\x18\x32\xb8\xb3\xae\xb1\x02\x01\x12\x1b\n\x03\x62io\x18\x06 \x01(\tB\x0e\xbaH\x0br\t\x18\xf4\x03\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x07 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\">\n\x10RegisterResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Account\"t\n\x0cLoginRequest\x12\x1f\n\x05login\x18\x01 \x01(\tB\x10\xbaH\rr\x0b\x10\x01\x18\xfe\x01\xb8\xb3\xae\xb1\x02\x01\x12\x1f\n\x08password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\"\n\x0b\x63lient_name\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18\x64\xb8\xb3\xae\xb1\x02\x01\"\xdc\x01\n\rLoginResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x61\x63\x63ount\x18\x03 \x01(\x0b\x32\x19.insta.gateway.v1.Account\x12\x1a\n\rrefresh_token\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x15RefreshSessionRequest\x12$\n\rrefresh_token\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x01\"\xb9\x01\n\x16RefreshSessionResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rrefresh_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rLogoutRequest\x12!\n\nrequest_id\x18\x01 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x10\n\x0eLogoutResponse\"<\n\x17LogoutEverywhereRequest\x12!\n\nrequest_id\x18\x01 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x1a\n\x18LogoutEverywhereResponse\"\x15\n\x13ListSessionsRequest\"C\n\x14ListSessionsResponse\x12+\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.insta.gateway.v1.Session\"\xdc\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63lient_name\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\"X\n\x14RevokeSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x17\n\x15RevokeSessionResponse\"\x13\n\x11GetAccountRequest\"@\n\x12GetAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Account\"\xc0\x05\n\x14UpdateAccountRequest\x12\x32\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.AccountB\x06\xbaH\x03\xc8\x01\x01\x12\xb3\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x81\x01\xbaH~\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01-\x12\x08username\x12\x05\x65mail\x12\nfirst_name\x12\tlast_name\x12\x03\x62io\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\x9a\x03\xbaH\x96\x03\x1a\x86\x01\n\x17update_account.username\x12#account.username: must not be empty\x1a\x46!(\'username\' in this.update_mask.paths) || this.account.username != \'\'\x1az\n\x14update_account.email\x12 account.email: must not be empty\x1a@!(\'email\' in this.update_mask.paths) || this.account.email != \'\'\x1a\x8e\x01\n\x19update_account.first_name\x12%account.first_name: must not be empty\x1aJ!(\'first_name\' in this.update_mask.paths) || this.account.first_name != \'\'\"C\n\x15UpdateAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Account\"Z\n\x14\x44\x65leteAccountRequest\x12\x1f\n\x08password\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x17\n\x15\x44\x65leteAccountResponse\"\x88\x01\n\x15\x43hangePasswordRequest\x12\'\n\x10\x63urrent_password\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12#\n\x0cnew_password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x08\x18\x80\x02\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x18\n\x16\x43hangePasswordResponse2\xde\x08\n\x0e\x41\x63\x63ountService\x12W\n\x08Register\x12!.insta.gateway.v1.RegisterRequest\x1a\".insta.gateway.v1.RegisterResponse\"\x04\xa8\xbb\x18\x01\x12N\n\x05Login\x12\x1e.insta.gateway.v1.LoginRequest\x1a\x1f.insta.gateway.v1.LoginResponse\"\x04\xa8\xbb\x18\x01\x12i\n\x0eRefreshSession\x12\'.insta.gateway.v1.RefreshSessionRequest\x1a(.insta.gateway.v1.RefreshSessionResponse\"\x04\xa8\xbb\x18\x01\x12T\n\x06Logout\x12\x1f.insta.gateway.v1.LogoutRequest\x1a .insta.gateway.v1.LogoutResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12r\n\x10LogoutEverywhere\x12).insta.gateway.v1.LogoutEverywhereRequest\x1a*.insta.gateway.v1.LogoutEverywhereResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\x0cListSessions\x12%.insta.gateway.v1.ListSessionsRequest\x1a&.insta.gateway.v1.ListSessionsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x66\n\rRevokeSession\x12&.insta.gateway.v1.RevokeSessionRequest\x1a\'.insta.gateway.v1.RevokeSessionResponse\"\x04\xa8\xbb\x18\x02\x12`\n\nGetAccount\x12#.insta.gateway.v1.GetAccountRequest\x1a$.insta.gateway.v1.GetAccountResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12i\n\rUpdateAccount\x12&.insta.gateway.v1.UpdateAccountRequest\x1a\'.insta.gateway.v1.UpdateAccountResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\rDeleteAccount\x12&.insta.gateway.v1.DeleteAccountRequest\x1a\'.insta.gateway.v1.DeleteAccountResponse\"\x04\xa8\xbb\x18\x02\x12i\n\x0e\x43hangePassword\x12\'.insta.gateway.v1.ChangePasswordRequest\x1a(.insta.gateway.v1.ChangePasswordResponse\"\x04\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finsta/gateway/v1/accounts.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1cinsta/gateway/v1/media.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x85\x03\n\x07\x41\x63\x63ount\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12$\n\x08username\x18\x02 \x01(\tB\x12\xbaH\x0fr\n\x10\x03\x18\x1e\xd0\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12\x1c\n\x05\x65mail\x18\x03 \x01(\tB\r\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01\x12*\n\nfirst_name\x18\x04 \x01(\tB\x16\xbaH\x13r\x0e\x18\x32\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12 \n\tlast_name\x18\x05 \x01(\tB\r\xbaH\nr\x08\x18\x32\xb8\xb3\xae\xb1\x02\x01\x12\x1b\n\x03\x62io\x18\x06 \x01(\tB\x0e\xbaH\x0br\t\x18\xf4\x03\xc0\xb3\xae\xb1\x02\x01\x12\x0e\n\x06\x61\x63tive\x18\x07 \x01(\x08\x12\r\n\x05staff\x18\x08 \x01(\x08\x12\x11\n\tsuperuser\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x61vatar\x18\x0c \x01(\x0b\x32\x17.insta.gateway.v1.Media\"\xfd\x01\n\x0fRegisterRequest\x12!\n\x08username\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x10\x03\x18\x1e\xd0\xb3\xae\xb1\x02\x01\x12\x19\n\x05\x65mail\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01\x12\x1f\n\x08password\x18\x03 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x08\x18\x80\x02\x12)\n\nfirst_name\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x32\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12 \n\tlast_name\x18\x05 \x01(\tB\r\xbaH\nr\x08\x18\x32\xb8\xb3\xae\xb1\x02\x01\x12\x1b\n\x03\x62io\x18\x06 \x01(\tB\x0e\xbaH\x0br\t\x18\xf4\x03\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x07 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\">\n\x10RegisterResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Account\"t\n\x0cLoginRequest\x12\x1f\n\x05login\x18\x01 \x01(\tB\x10\xbaH\rr\x0b\x10\x01\x18\xfe\x01\xb8\xb3\xae\xb1\x02\x01\x12\x1f\n\x08password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\"\n\x0b\x63lient_name\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18\x64\xb8\xb3\xae\xb1\x02\x01\"\xdc\x01\n\rLoginResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x61\x63\x63ount\x18\x03 \x01(\x0b\x32\x19.insta.gateway.v1.Account\x12\x1a\n\rrefresh_token\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x15RefreshSessionRequest\x12$\n\rrefresh_token\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x01\"\xb9\x01\n\x16RefreshSessionResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rrefresh_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rLogoutRequest\x12!\n\nrequest_id\x18\x01 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x10\n\x0eLogoutResponse\"<\n\x17LogoutEverywhereRequest\x12!\n\nrequest_id\x18\x01 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x1a\n\x18LogoutEverywhereResponse\"\x15\n\x13ListSessionsRequest\"C\n\x14ListSessionsResponse\x12+\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.insta.gateway.v1.Session\"\xdc\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63lient_name\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\"X\n\x14RevokeSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x17\n\x15RevokeSessionResponse\"\x13\n\x11GetAccountRequest\"@\n\x12GetAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Account\"\xc0\x05\n\x14UpdateAccountRequest\x12\x32\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.AccountB\x06\xbaH\x03\xc8\x01\x01\x12\xb3\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x81\x01\xbaH~\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01-\x12\x08username\x12\x05\x65mail\x12\nfirst_name\x12\tlast_name\x12\x03\x62io\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\x9a\x03\xbaH\x96\x03\x1a\x86\x01\n\x17update_account.username\x12#account.username: must not be empty\x1a\x46!(\'username\' in this.update_mask.paths) || this.account.username != \'\'\x1az\n\x14update_account.email\x12 account.email: must not be empty\x1a@!(\'email\' in this.update_mask.paths) || this.account.email != \'\'\x1a\x8e\x01\n\x19update_account.first_name\x12%account.first_name: must not be empty\x1aJ!(\'first_name\' in this.update_mask.paths) || this.account.first_name != \'\'\"C\n\x15UpdateAccountResponse\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Account\"Z\n\x14\x44\x65leteAccountRequest\x12\x1f\n\x08password\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x17\n\x15\x44\x65leteAccountResponse\"R\n\x10SetAvatarRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"<\n\x11SetAvatarResponse\x12\'\n\x06\x61vatar\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"8\n\x13RemoveAvatarRequest\x12!\n\nrequest_id\x18\x01 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x16\n\x14RemoveAvatarResponse\"\x88\x01\n\x15\x43hangePasswordRequest\x12\'\n\x10\x63urrent_password\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12#\n\x0cnew_password\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x08\x18\x80\x02\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x18\n\x16\x43hangePasswordResponse2\xa5\n\n\x0e\x41\x63\x63ountService\x12W\n\x08Register\x12!.insta.gateway.v1.RegisterRequest\x1a\".insta.gateway.v1.RegisterResponse\"\x04\xa8\xbb\x18\x01\x12N\n\x05Login\x12\x1e.insta.gateway.v1.LoginRequest\x1a\x1f.insta.gateway.v1.LoginResponse\"\x04\xa8\xbb\x18\x01\x12i\n\x0eRefreshSession\x12\'.insta.gateway.v1.RefreshSessionRequest\x1a(.insta.gateway.v1.RefreshSessionResponse\"\x04\xa8\xbb\x18\x01\x12T\n\x06Logout\x12\x1f.insta.gateway.v1.LogoutRequest\x1a .insta.gateway.v1.LogoutResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12r\n\x10LogoutEverywhere\x12).insta.gateway.v1.LogoutEverywhereRequest\x1a*.insta.gateway.v1.LogoutEverywhereResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\x0cListSessions\x12%.insta.gateway.v1.ListSessionsRequest\x1a&.insta.gateway.v1.ListSessionsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x66\n\rRevokeSession\x12&.insta.gateway.v1.RevokeSessionRequest\x1a\'.insta.gateway.v1.RevokeSessionResponse\"\x04\xa8\xbb\x18\x02\x12`\n\nGetAccount\x12#.insta.gateway.v1.GetAccountRequest\x1a$.insta.gateway.v1.GetAccountResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12i\n\rUpdateAccount\x12&.insta.gateway.v1.UpdateAccountRequest\x1a\'.insta.gateway.v1.UpdateAccountResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12]\n\tSetAvatar\x12\".insta.gateway.v1.SetAvatarRequest\x1a#.insta.gateway.v1.SetAvatarResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\x0cRemoveAvatar\x12%.insta.gateway.v1.RemoveAvatarRequest\x1a&.insta.gateway.v1.RemoveAvatarResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\rDeleteAccount\x12&.insta.gateway.v1.DeleteAccountRequest\x1a\'.insta.gateway.v1.DeleteAccountResponse\"\x04\xa8\xbb\x18\x02\x12i\n\x0e\x43hangePassword\x12\'.insta.gateway.v1.ChangePasswordRequest\x1a(.insta.gateway.v1.ChangePasswordResponse\"\x04\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -99,6 +100,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\272H\007r\005\020\001\030\200\002'
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
+  _globals['_SETAVATARREQUEST'].fields_by_name['media_id']._loaded_options = None
+  _globals['_SETAVATARREQUEST'].fields_by_name['media_id']._serialized_options = b'0\001\272H\004\"\002 \000'
+  _globals['_SETAVATARREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SETAVATARREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
+  _globals['_REMOVEAVATARREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REMOVEAVATARREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._loaded_options = None
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._serialized_options = b'\200\001\001\272H\007r\005\020\001\030\200\002'
   _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['new_password']._loaded_options = None
@@ -123,58 +130,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_ACCOUNTSERVICE'].methods_by_name['UpdateAccount']._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['UpdateAccount']._serialized_options = b'\220\002\002\250\273\030\002'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['SetAvatar']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['SetAvatar']._serialized_options = b'\220\002\002\250\273\030\002'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['RemoveAvatar']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['RemoveAvatar']._serialized_options = b'\220\002\002\250\273\030\002'
   _globals['_ACCOUNTSERVICE'].methods_by_name['DeleteAccount']._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['DeleteAccount']._serialized_options = b'\250\273\030\002'
   _globals['_ACCOUNTSERVICE'].methods_by_name['ChangePassword']._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['ChangePassword']._serialized_options = b'\250\273\030\002'
-  _globals['_ACCOUNT']._serialized_start=208
-  _globals['_ACCOUNT']._serialized_end=556
-  _globals['_REGISTERREQUEST']._serialized_start=559
-  _globals['_REGISTERREQUEST']._serialized_end=812
-  _globals['_REGISTERRESPONSE']._serialized_start=814
-  _globals['_REGISTERRESPONSE']._serialized_end=876
-  _globals['_LOGINREQUEST']._serialized_start=878
-  _globals['_LOGINREQUEST']._serialized_end=994
-  _globals['_LOGINRESPONSE']._serialized_start=997
-  _globals['_LOGINRESPONSE']._serialized_end=1217
-  _globals['_REFRESHSESSIONREQUEST']._serialized_start=1219
-  _globals['_REFRESHSESSIONREQUEST']._serialized_end=1280
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=1283
-  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=1468
-  _globals['_LOGOUTREQUEST']._serialized_start=1470
-  _globals['_LOGOUTREQUEST']._serialized_end=1520
-  _globals['_LOGOUTRESPONSE']._serialized_start=1522
-  _globals['_LOGOUTRESPONSE']._serialized_end=1538
-  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_start=1540
-  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_end=1600
-  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_start=1602
-  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_end=1628
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1630
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1651
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1653
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1720
-  _globals['_SESSION']._serialized_start=1723
-  _globals['_SESSION']._serialized_end=1943
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=1945
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=2033
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=2035
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=2058
-  _globals['_GETACCOUNTREQUEST']._serialized_start=2060
-  _globals['_GETACCOUNTREQUEST']._serialized_end=2079
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=2081
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=2145
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=2148
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=2852
-  _globals['_UPDATEACCOUNTRESPONSE']._serialized_start=2854
-  _globals['_UPDATEACCOUNTRESPONSE']._serialized_end=2921
-  _globals['_DELETEACCOUNTREQUEST']._serialized_start=2923
-  _globals['_DELETEACCOUNTREQUEST']._serialized_end=3013
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=3015
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=3038
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=3041
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=3177
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=3179
-  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=3203
-  _globals['_ACCOUNTSERVICE']._serialized_start=3206
-  _globals['_ACCOUNTSERVICE']._serialized_end=4324
+  _globals['_ACCOUNT']._serialized_start=238
+  _globals['_ACCOUNT']._serialized_end=627
+  _globals['_REGISTERREQUEST']._serialized_start=630
+  _globals['_REGISTERREQUEST']._serialized_end=883
+  _globals['_REGISTERRESPONSE']._serialized_start=885
+  _globals['_REGISTERRESPONSE']._serialized_end=947
+  _globals['_LOGINREQUEST']._serialized_start=949
+  _globals['_LOGINREQUEST']._serialized_end=1065
+  _globals['_LOGINRESPONSE']._serialized_start=1068
+  _globals['_LOGINRESPONSE']._serialized_end=1288
+  _globals['_REFRESHSESSIONREQUEST']._serialized_start=1290
+  _globals['_REFRESHSESSIONREQUEST']._serialized_end=1351
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_start=1354
+  _globals['_REFRESHSESSIONRESPONSE']._serialized_end=1539
+  _globals['_LOGOUTREQUEST']._serialized_start=1541
+  _globals['_LOGOUTREQUEST']._serialized_end=1591
+  _globals['_LOGOUTRESPONSE']._serialized_start=1593
+  _globals['_LOGOUTRESPONSE']._serialized_end=1609
+  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_start=1611
+  _globals['_LOGOUTEVERYWHEREREQUEST']._serialized_end=1671
+  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_start=1673
+  _globals['_LOGOUTEVERYWHERERESPONSE']._serialized_end=1699
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1701
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1722
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1724
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1791
+  _globals['_SESSION']._serialized_start=1794
+  _globals['_SESSION']._serialized_end=2014
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=2016
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=2104
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=2106
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=2129
+  _globals['_GETACCOUNTREQUEST']._serialized_start=2131
+  _globals['_GETACCOUNTREQUEST']._serialized_end=2150
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=2152
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=2216
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=2219
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=2923
+  _globals['_UPDATEACCOUNTRESPONSE']._serialized_start=2925
+  _globals['_UPDATEACCOUNTRESPONSE']._serialized_end=2992
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=2994
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=3084
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=3086
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=3109
+  _globals['_SETAVATARREQUEST']._serialized_start=3111
+  _globals['_SETAVATARREQUEST']._serialized_end=3193
+  _globals['_SETAVATARRESPONSE']._serialized_start=3195
+  _globals['_SETAVATARRESPONSE']._serialized_end=3255
+  _globals['_REMOVEAVATARREQUEST']._serialized_start=3257
+  _globals['_REMOVEAVATARREQUEST']._serialized_end=3313
+  _globals['_REMOVEAVATARRESPONSE']._serialized_start=3315
+  _globals['_REMOVEAVATARRESPONSE']._serialized_end=3337
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=3340
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=3476
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=3478
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=3502
+  _globals['_ACCOUNTSERVICE']._serialized_start=3505
+  _globals['_ACCOUNTSERVICE']._serialized_end=4822
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,16 @@ class AccountServiceStub:
                 request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.UpdateAccountRequest.SerializeToString,
                 response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.UpdateAccountResponse.FromString,
                 _registered_method=True)
+        self.SetAvatar = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/SetAvatar',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.SetAvatarRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.SetAvatarResponse.FromString,
+                _registered_method=True)
+        self.RemoveAvatar = channel.unary_unary(
+                '/insta.gateway.v1.AccountService/RemoveAvatar',
+                request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RemoveAvatarRequest.SerializeToString,
+                response_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RemoveAvatarResponse.FromString,
+                _registered_method=True)
         self.DeleteAccount = channel.unary_unary(
                 '/insta.gateway.v1.AccountService/DeleteAccount',
                 request_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.DeleteAccountRequest.SerializeToString,
@@ -169,8 +179,25 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAvatar(self, request, context):
+        """Shows an image of the caller's own as their avatar, in place of the one before, which can be shown elsewhere for 24 hours and
+        then goes. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER), FAILED_PRECONDITION (MEDIA_IN_USE) if a post shows it.
+        Repeating it changes nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveAvatar(self, request, context):
+        """Lets the caller be shown without an avatar. Repeating it changes nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteAccount(self, request, context):
-        """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
+        """Deletes the caller's own account for good, and with it, soon after the answer, its posts, images, likes, comments and
+        follows.
         PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
         some wrong passwords in the same session.
         """
@@ -234,6 +261,16 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.UpdateAccount,
                     request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.UpdateAccountRequest.FromString,
                     response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.UpdateAccountResponse.SerializeToString,
+            ),
+            'SetAvatar': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAvatar,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.SetAvatarRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.SetAvatarResponse.SerializeToString,
+            ),
+            'RemoveAvatar': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveAvatar,
+                    request_deserializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RemoveAvatarRequest.FromString,
+                    response_serializer=insta_dot_gateway_dot_v1_dot_accounts__pb2.RemoveAvatarResponse.SerializeToString,
             ),
             'DeleteAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAccount,
@@ -490,6 +527,60 @@ class AccountService:
             '/insta.gateway.v1.AccountService/UpdateAccount',
             insta_dot_gateway_dot_v1_dot_accounts__pb2.UpdateAccountRequest.SerializeToString,
             insta_dot_gateway_dot_v1_dot_accounts__pb2.UpdateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAvatar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/SetAvatar',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.SetAvatarRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.SetAvatarResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveAvatar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/insta.gateway.v1.AccountService/RemoveAvatar',
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.RemoveAvatarRequest.SerializeToString,
+            insta_dot_gateway_dot_v1_dot_accounts__pb2.RemoveAvatarResponse.FromString,
             options,
             channel_credentials,
             insecure,

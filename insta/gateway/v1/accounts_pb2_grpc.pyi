@@ -50,8 +50,16 @@ class AccountServiceStub:
     """Changes the caller's own account. ALREADY_EXISTS (USERNAME_TAKEN, EMAIL_TAKEN) if the new name or address belongs to
     somebody. Repeating it changes nothing more.
     """
+    SetAvatar: _aio.UnaryUnaryMultiCallable[_accounts_pb2.SetAvatarRequest, _accounts_pb2.SetAvatarResponse]
+    """Shows an image of the caller's own as their avatar, in place of the one before, which can be shown elsewhere for 24 hours and
+    then goes. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER), FAILED_PRECONDITION (MEDIA_IN_USE) if a post shows it.
+    Repeating it changes nothing more.
+    """
+    RemoveAvatar: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RemoveAvatarRequest, _accounts_pb2.RemoveAvatarResponse]
+    """Lets the caller be shown without an avatar. Repeating it changes nothing more."""
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]
-    """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
+    """Deletes the caller's own account for good, and with it, soon after the answer, its posts, images, likes, comments and
+    follows.
     PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
     some wrong passwords in the same session.
     """
@@ -153,12 +161,32 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SetAvatar(
+        self,
+        request: _accounts_pb2.SetAvatarRequest,
+        context: _aio.ServicerContext[_accounts_pb2.SetAvatarRequest, _abc.Awaitable[_accounts_pb2.SetAvatarResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.SetAvatarResponse]:
+        """Shows an image of the caller's own as their avatar, in place of the one before, which can be shown elsewhere for 24 hours and
+        then goes. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER), FAILED_PRECONDITION (MEDIA_IN_USE) if a post shows it.
+        Repeating it changes nothing more.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveAvatar(
+        self,
+        request: _accounts_pb2.RemoveAvatarRequest,
+        context: _aio.ServicerContext[_accounts_pb2.RemoveAvatarRequest, _abc.Awaitable[_accounts_pb2.RemoveAvatarResponse]],
+    ) -> _abc.Awaitable[_accounts_pb2.RemoveAvatarResponse]:
+        """Lets the caller be shown without an avatar. Repeating it changes nothing more."""
+
+    @_abc_1.abstractmethod
     def DeleteAccount(
         self,
         request: _accounts_pb2.DeleteAccountRequest,
         context: _aio.ServicerContext[_accounts_pb2.DeleteAccountRequest, _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]],
     ) -> _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]:
-        """Deletes the caller's own account for good, and with it, soon after the answer, its posts, likes, comments and follows.
+        """Deletes the caller's own account for good, and with it, soon after the answer, its posts, images, likes, comments and
+        follows.
         PERMISSION_DENIED (WRONG_PASSWORD), FAILED_PRECONDITION (LAST_SUPERUSER), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) after
         some wrong passwords in the same session.
         """

@@ -26,11 +26,12 @@ from insta.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
+from insta.gateway.v1 import media_pb2 as insta_dot_gateway_dot_v1_dot_media__pb2
 from insta.gateway.v1 import short_profile_pb2 as insta_dot_gateway_dot_v1_dot_short__profile__pb2
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/gateway/v1/posts.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a$insta/gateway/v1/short_profile.proto\x1a\x1ainsta/rules/v1/rules.proto\"\xe9\x02\n\x04Post\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12&\n\x05title\x18\x02 \x01(\tB\x17\xbaH\x14r\x0f\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12#\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12.\n\x06\x61uthor\x18\x05 \x01(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x16\n\nlike_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rcomment_count\x18\x07 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0cviewer_liked\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xce\x01\n\x07\x43omment\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12.\n\x06\x61uthor\x18\x03 \x01(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x0c\n\x04text\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x11\x43reatePostRequest\x12%\n\x05title\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12#\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\":\n\x12\x43reatePostResponse\x12$\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.Post\",\n\x0eGetPostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"7\n\x0fGetPostResponse\x12$\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.Post\"<\n\x14\x42\x61tchGetPostsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\">\n\x15\x42\x61tchGetPostsResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.insta.gateway.v1.Post\"\xcb\x03\n\x11UpdatePostRequest\x12,\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.PostB\x06\xbaH\x03\xc8\x01\x01\x12\xa5\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBt\xbaHq\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01 \x12\x05title\x12\x0b\x64\x65scription\x12\nimage_urls\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\xbc\x01\xbaH\xb8\x01\x1a\x43\n\x0eupdate_post.id\x12\x1fpost.id: must be greater than 0\x1a\x10this.post.id > 0\x1aq\n\x11update_post.title\x12\x1dpost.title: must not be empty\x1a=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\":\n\x12UpdatePostResponse\x12$\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.Post\"R\n\x11\x44\x65letePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x14\n\x12\x44\x65letePostResponse\"P\n\x0fLikePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"*\n\x10LikePostResponse\x12\x16\n\nlike_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"R\n\x11UnlikePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\",\n\x12UnlikePostResponse\x12\x16\n\nlike_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"n\n\x14ListPostLikesRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"b\n\x15ListPostLikesResponse\x12\x30\n\x08profiles\x18\x01 \x03(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14\x43reateCommentRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12$\n\x04text\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"C\n\x15\x43reateCommentResponse\x12*\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Comment\"~\n\x14UpdateCommentRequest\x12\x1d\n\ncomment_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12$\n\x04text\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"C\n\x15UpdateCommentResponse\x12*\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Comment\"X\n\x14\x44\x65leteCommentRequest\x12\x1d\n\ncomment_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x17\n\x15\x44\x65leteCommentResponse\"m\n\x13ListCommentsRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\\\n\x14ListCommentsResponse\x12+\n\x08\x63omments\x18\x01 \x03(\x0b\x32\x19.insta.gateway.v1.Comment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xbd\t\n\x0bPostService\x12]\n\nCreatePost\x12#.insta.gateway.v1.CreatePostRequest\x1a$.insta.gateway.v1.CreatePostResponse\"\x04\xa8\xbb\x18\x02\x12W\n\x07GetPost\x12 .insta.gateway.v1.GetPostRequest\x1a!.insta.gateway.v1.GetPostResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12i\n\rBatchGetPosts\x12&.insta.gateway.v1.BatchGetPostsRequest\x1a\'.insta.gateway.v1.BatchGetPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12`\n\nUpdatePost\x12#.insta.gateway.v1.UpdatePostRequest\x1a$.insta.gateway.v1.UpdatePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12]\n\nDeletePost\x12#.insta.gateway.v1.DeletePostRequest\x1a$.insta.gateway.v1.DeletePostResponse\"\x04\xa8\xbb\x18\x02\x12Z\n\x08LikePost\x12!.insta.gateway.v1.LikePostRequest\x1a\".insta.gateway.v1.LikePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12`\n\nUnlikePost\x12#.insta.gateway.v1.UnlikePostRequest\x1a$.insta.gateway.v1.UnlikePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12i\n\rListPostLikes\x12&.insta.gateway.v1.ListPostLikesRequest\x1a\'.insta.gateway.v1.ListPostLikesResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x66\n\rCreateComment\x12&.insta.gateway.v1.CreateCommentRequest\x1a\'.insta.gateway.v1.CreateCommentResponse\"\x04\xa8\xbb\x18\x02\x12i\n\rUpdateComment\x12&.insta.gateway.v1.UpdateCommentRequest\x1a\'.insta.gateway.v1.UpdateCommentResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\rDeleteComment\x12&.insta.gateway.v1.DeleteCommentRequest\x1a\'.insta.gateway.v1.DeleteCommentResponse\"\x04\xa8\xbb\x18\x02\x12\x66\n\x0cListComments\x12%.insta.gateway.v1.ListCommentsRequest\x1a&.insta.gateway.v1.ListCommentsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/gateway/v1/posts.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1cinsta/gateway/v1/media.proto\x1a$insta/gateway/v1/short_profile.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x9b\x03\n\x04Post\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12&\n\x05title\x18\x02 \x01(\tB\x17\xbaH\x14r\x0f\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12#\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12.\n\x06\x61uthor\x18\x05 \x01(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x16\n\nlike_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rcomment_count\x18\x07 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0cviewer_liked\x18\x08 \x01(\x08\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05media\x18\x0b \x03(\x0b\x32\x17.insta.gateway.v1.MediaB\x08\xbaH\x05\x92\x01\x02\x10\n\"\xce\x01\n\x07\x43omment\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12.\n\x06\x61uthor\x18\x03 \x01(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x0c\n\x04text\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd4\x01\n\x11\x43reatePostRequest\x12%\n\x05title\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12#\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\x12%\n\tmedia_ids\x18\x05 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x10\n\x18\x01\"\x04\"\x02 \x00\":\n\x12\x43reatePostResponse\x12$\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.Post\",\n\x0eGetPostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"7\n\x0fGetPostResponse\x12$\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.Post\"<\n\x14\x42\x61tchGetPostsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\">\n\x15\x42\x61tchGetPostsResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.insta.gateway.v1.Post\"\xdc\x04\n\x11UpdatePostRequest\x12,\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.PostB\x06\xbaH\x03\xc8\x01\x01\x12\xac\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB{\xbaHx\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01\'\x12\x05title\x12\x0b\x64\x65scription\x12\nimage_urls\x12\x05media\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\xc6\x02\xbaH\xc2\x02\x1a\x43\n\x0eupdate_post.id\x12\x1fpost.id: must be greater than 0\x1a\x10this.post.id > 0\x1aq\n\x11update_post.title\x12\x1dpost.title: must not be empty\x1a=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\x1a\x87\x01\n\x11update_post.media\x12\'post.media: each needs an id of its own\x1aIthis.post.media.all(m, m.id > 0) && this.post.media.map(m, m.id).unique()\":\n\x12UpdatePostResponse\x12$\n\x04post\x18\x01 \x01(\x0b\x32\x16.insta.gateway.v1.Post\"R\n\x11\x44\x65letePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x14\n\x12\x44\x65letePostResponse\"P\n\x0fLikePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"*\n\x10LikePostResponse\x12\x16\n\nlike_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"R\n\x11UnlikePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\",\n\x12UnlikePostResponse\x12\x16\n\nlike_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"n\n\x14ListPostLikesRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"b\n\x15ListPostLikesResponse\x12\x30\n\x08profiles\x18\x01 \x03(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14\x43reateCommentRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12$\n\x04text\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"C\n\x15\x43reateCommentResponse\x12*\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Comment\"~\n\x14UpdateCommentRequest\x12\x1d\n\ncomment_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12$\n\x04text\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"C\n\x15UpdateCommentResponse\x12*\n\x07\x63omment\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Comment\"X\n\x14\x44\x65leteCommentRequest\x12\x1d\n\ncomment_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x17\n\x15\x44\x65leteCommentResponse\"m\n\x13ListCommentsRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\\\n\x14ListCommentsResponse\x12+\n\x08\x63omments\x18\x01 \x03(\x0b\x32\x19.insta.gateway.v1.Comment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xbd\t\n\x0bPostService\x12]\n\nCreatePost\x12#.insta.gateway.v1.CreatePostRequest\x1a$.insta.gateway.v1.CreatePostResponse\"\x04\xa8\xbb\x18\x02\x12W\n\x07GetPost\x12 .insta.gateway.v1.GetPostRequest\x1a!.insta.gateway.v1.GetPostResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12i\n\rBatchGetPosts\x12&.insta.gateway.v1.BatchGetPostsRequest\x1a\'.insta.gateway.v1.BatchGetPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12`\n\nUpdatePost\x12#.insta.gateway.v1.UpdatePostRequest\x1a$.insta.gateway.v1.UpdatePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12]\n\nDeletePost\x12#.insta.gateway.v1.DeletePostRequest\x1a$.insta.gateway.v1.DeletePostResponse\"\x04\xa8\xbb\x18\x02\x12Z\n\x08LikePost\x12!.insta.gateway.v1.LikePostRequest\x1a\".insta.gateway.v1.LikePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12`\n\nUnlikePost\x12#.insta.gateway.v1.UnlikePostRequest\x1a$.insta.gateway.v1.UnlikePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12i\n\rListPostLikes\x12&.insta.gateway.v1.ListPostLikesRequest\x1a\'.insta.gateway.v1.ListPostLikesResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x66\n\rCreateComment\x12&.insta.gateway.v1.CreateCommentRequest\x1a\'.insta.gateway.v1.CreateCommentResponse\"\x04\xa8\xbb\x18\x02\x12i\n\rUpdateComment\x12&.insta.gateway.v1.UpdateCommentRequest\x1a\'.insta.gateway.v1.UpdateCommentResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\rDeleteComment\x12&.insta.gateway.v1.DeleteCommentRequest\x1a\'.insta.gateway.v1.DeleteCommentResponse\"\x04\xa8\xbb\x18\x02\x12\x66\n\x0cListComments\x12%.insta.gateway.v1.ListCommentsRequest\x1a&.insta.gateway.v1.ListCommentsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POST'].fields_by_name['like_count']._serialized_options = b'0\001'
   _globals['_POST'].fields_by_name['comment_count']._loaded_options = None
   _globals['_POST'].fields_by_name['comment_count']._serialized_options = b'0\001'
+  _globals['_POST'].fields_by_name['media']._loaded_options = None
+  _globals['_POST'].fields_by_name['media']._serialized_options = b'\272H\005\222\001\002\020\n'
   _globals['_COMMENT'].fields_by_name['id']._loaded_options = None
   _globals['_COMMENT'].fields_by_name['id']._serialized_options = b'0\001'
   _globals['_COMMENT'].fields_by_name['post_id']._loaded_options = None
@@ -62,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPOSTREQUEST'].fields_by_name['image_urls']._serialized_options = b'\272H\022\222\001\017\020\n\"\013r\t\030\200\020\330\263\256\261\002\001'
   _globals['_CREATEPOSTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEPOSTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
+  _globals['_CREATEPOSTREQUEST'].fields_by_name['media_ids']._loaded_options = None
+  _globals['_CREATEPOSTREQUEST'].fields_by_name['media_ids']._serialized_options = b'0\001\272H\r\222\001\n\020\n\030\001\"\004\"\002 \000'
   _globals['_GETPOSTREQUEST'].fields_by_name['post_id']._loaded_options = None
   _globals['_GETPOSTREQUEST'].fields_by_name['post_id']._serialized_options = b'0\001\272H\004\"\002 \000'
   _globals['_BATCHGETPOSTSREQUEST'].fields_by_name['post_ids']._loaded_options = None
@@ -69,11 +74,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['post']._loaded_options = None
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['post']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEPOSTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272Hq\272\001K\n\024field_mask.max_paths\022\032must hold at most 20 paths\032\027this.paths.size() <= 20\342\001 \022\005title\022\013description\022\nimage_urls'
+  _globals['_UPDATEPOSTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272Hx\272\001K\n\024field_mask.max_paths\022\032must hold at most 20 paths\032\027this.paths.size() <= 20\342\001\'\022\005title\022\013description\022\nimage_urls\022\005media'
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
   _globals['_UPDATEPOSTREQUEST']._loaded_options = None
-  _globals['_UPDATEPOSTREQUEST']._serialized_options = b'\272H\270\001\032C\n\016update_post.id\022\037post.id: must be greater than 0\032\020this.post.id > 0\032q\n\021update_post.title\022\035post.title: must not be empty\032=!(\'title\' in this.update_mask.paths) || this.post.title != \'\''
+  _globals['_UPDATEPOSTREQUEST']._serialized_options = b'\272H\302\002\032C\n\016update_post.id\022\037post.id: must be greater than 0\032\020this.post.id > 0\032q\n\021update_post.title\022\035post.title: must not be empty\032=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\032\207\001\n\021update_post.media\022\'post.media: each needs an id of its own\032Ithis.post.media.all(m, m.id > 0) && this.post.media.map(m, m.id).unique()'
   _globals['_DELETEPOSTREQUEST'].fields_by_name['post_id']._loaded_options = None
   _globals['_DELETEPOSTREQUEST'].fields_by_name['post_id']._serialized_options = b'0\001\272H\004\"\002 \000'
   _globals['_DELETEPOSTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -142,58 +147,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSTSERVICE'].methods_by_name['DeleteComment']._serialized_options = b'\250\273\030\002'
   _globals['_POSTSERVICE'].methods_by_name['ListComments']._loaded_options = None
   _globals['_POSTSERVICE'].methods_by_name['ListComments']._serialized_options = b'\220\002\001\250\273\030\002'
-  _globals['_POST']._serialized_start=243
-  _globals['_POST']._serialized_end=604
-  _globals['_COMMENT']._serialized_start=607
-  _globals['_COMMENT']._serialized_end=813
-  _globals['_CREATEPOSTREQUEST']._serialized_start=816
-  _globals['_CREATEPOSTREQUEST']._serialized_end=989
-  _globals['_CREATEPOSTRESPONSE']._serialized_start=991
-  _globals['_CREATEPOSTRESPONSE']._serialized_end=1049
-  _globals['_GETPOSTREQUEST']._serialized_start=1051
-  _globals['_GETPOSTREQUEST']._serialized_end=1095
-  _globals['_GETPOSTRESPONSE']._serialized_start=1097
-  _globals['_GETPOSTRESPONSE']._serialized_end=1152
-  _globals['_BATCHGETPOSTSREQUEST']._serialized_start=1154
-  _globals['_BATCHGETPOSTSREQUEST']._serialized_end=1214
-  _globals['_BATCHGETPOSTSRESPONSE']._serialized_start=1216
-  _globals['_BATCHGETPOSTSRESPONSE']._serialized_end=1278
-  _globals['_UPDATEPOSTREQUEST']._serialized_start=1281
-  _globals['_UPDATEPOSTREQUEST']._serialized_end=1740
-  _globals['_UPDATEPOSTRESPONSE']._serialized_start=1742
-  _globals['_UPDATEPOSTRESPONSE']._serialized_end=1800
-  _globals['_DELETEPOSTREQUEST']._serialized_start=1802
-  _globals['_DELETEPOSTREQUEST']._serialized_end=1884
-  _globals['_DELETEPOSTRESPONSE']._serialized_start=1886
-  _globals['_DELETEPOSTRESPONSE']._serialized_end=1906
-  _globals['_LIKEPOSTREQUEST']._serialized_start=1908
-  _globals['_LIKEPOSTREQUEST']._serialized_end=1988
-  _globals['_LIKEPOSTRESPONSE']._serialized_start=1990
-  _globals['_LIKEPOSTRESPONSE']._serialized_end=2032
-  _globals['_UNLIKEPOSTREQUEST']._serialized_start=2034
-  _globals['_UNLIKEPOSTREQUEST']._serialized_end=2116
-  _globals['_UNLIKEPOSTRESPONSE']._serialized_start=2118
-  _globals['_UNLIKEPOSTRESPONSE']._serialized_end=2162
-  _globals['_LISTPOSTLIKESREQUEST']._serialized_start=2164
-  _globals['_LISTPOSTLIKESREQUEST']._serialized_end=2274
-  _globals['_LISTPOSTLIKESRESPONSE']._serialized_start=2276
-  _globals['_LISTPOSTLIKESRESPONSE']._serialized_end=2374
-  _globals['_CREATECOMMENTREQUEST']._serialized_start=2376
-  _globals['_CREATECOMMENTREQUEST']._serialized_end=2499
-  _globals['_CREATECOMMENTRESPONSE']._serialized_start=2501
-  _globals['_CREATECOMMENTRESPONSE']._serialized_end=2568
-  _globals['_UPDATECOMMENTREQUEST']._serialized_start=2570
-  _globals['_UPDATECOMMENTREQUEST']._serialized_end=2696
-  _globals['_UPDATECOMMENTRESPONSE']._serialized_start=2698
-  _globals['_UPDATECOMMENTRESPONSE']._serialized_end=2765
-  _globals['_DELETECOMMENTREQUEST']._serialized_start=2767
-  _globals['_DELETECOMMENTREQUEST']._serialized_end=2855
-  _globals['_DELETECOMMENTRESPONSE']._serialized_start=2857
-  _globals['_DELETECOMMENTRESPONSE']._serialized_end=2880
-  _globals['_LISTCOMMENTSREQUEST']._serialized_start=2882
-  _globals['_LISTCOMMENTSREQUEST']._serialized_end=2991
-  _globals['_LISTCOMMENTSRESPONSE']._serialized_start=2993
-  _globals['_LISTCOMMENTSRESPONSE']._serialized_end=3085
-  _globals['_POSTSERVICE']._serialized_start=3088
-  _globals['_POSTSERVICE']._serialized_end=4301
+  _globals['_POST']._serialized_start=273
+  _globals['_POST']._serialized_end=684
+  _globals['_COMMENT']._serialized_start=687
+  _globals['_COMMENT']._serialized_end=893
+  _globals['_CREATEPOSTREQUEST']._serialized_start=896
+  _globals['_CREATEPOSTREQUEST']._serialized_end=1108
+  _globals['_CREATEPOSTRESPONSE']._serialized_start=1110
+  _globals['_CREATEPOSTRESPONSE']._serialized_end=1168
+  _globals['_GETPOSTREQUEST']._serialized_start=1170
+  _globals['_GETPOSTREQUEST']._serialized_end=1214
+  _globals['_GETPOSTRESPONSE']._serialized_start=1216
+  _globals['_GETPOSTRESPONSE']._serialized_end=1271
+  _globals['_BATCHGETPOSTSREQUEST']._serialized_start=1273
+  _globals['_BATCHGETPOSTSREQUEST']._serialized_end=1333
+  _globals['_BATCHGETPOSTSRESPONSE']._serialized_start=1335
+  _globals['_BATCHGETPOSTSRESPONSE']._serialized_end=1397
+  _globals['_UPDATEPOSTREQUEST']._serialized_start=1400
+  _globals['_UPDATEPOSTREQUEST']._serialized_end=2004
+  _globals['_UPDATEPOSTRESPONSE']._serialized_start=2006
+  _globals['_UPDATEPOSTRESPONSE']._serialized_end=2064
+  _globals['_DELETEPOSTREQUEST']._serialized_start=2066
+  _globals['_DELETEPOSTREQUEST']._serialized_end=2148
+  _globals['_DELETEPOSTRESPONSE']._serialized_start=2150
+  _globals['_DELETEPOSTRESPONSE']._serialized_end=2170
+  _globals['_LIKEPOSTREQUEST']._serialized_start=2172
+  _globals['_LIKEPOSTREQUEST']._serialized_end=2252
+  _globals['_LIKEPOSTRESPONSE']._serialized_start=2254
+  _globals['_LIKEPOSTRESPONSE']._serialized_end=2296
+  _globals['_UNLIKEPOSTREQUEST']._serialized_start=2298
+  _globals['_UNLIKEPOSTREQUEST']._serialized_end=2380
+  _globals['_UNLIKEPOSTRESPONSE']._serialized_start=2382
+  _globals['_UNLIKEPOSTRESPONSE']._serialized_end=2426
+  _globals['_LISTPOSTLIKESREQUEST']._serialized_start=2428
+  _globals['_LISTPOSTLIKESREQUEST']._serialized_end=2538
+  _globals['_LISTPOSTLIKESRESPONSE']._serialized_start=2540
+  _globals['_LISTPOSTLIKESRESPONSE']._serialized_end=2638
+  _globals['_CREATECOMMENTREQUEST']._serialized_start=2640
+  _globals['_CREATECOMMENTREQUEST']._serialized_end=2763
+  _globals['_CREATECOMMENTRESPONSE']._serialized_start=2765
+  _globals['_CREATECOMMENTRESPONSE']._serialized_end=2832
+  _globals['_UPDATECOMMENTREQUEST']._serialized_start=2834
+  _globals['_UPDATECOMMENTREQUEST']._serialized_end=2960
+  _globals['_UPDATECOMMENTRESPONSE']._serialized_start=2962
+  _globals['_UPDATECOMMENTRESPONSE']._serialized_end=3029
+  _globals['_DELETECOMMENTREQUEST']._serialized_start=3031
+  _globals['_DELETECOMMENTREQUEST']._serialized_end=3119
+  _globals['_DELETECOMMENTRESPONSE']._serialized_start=3121
+  _globals['_DELETECOMMENTRESPONSE']._serialized_end=3144
+  _globals['_LISTCOMMENTSREQUEST']._serialized_start=3146
+  _globals['_LISTCOMMENTSREQUEST']._serialized_end=3255
+  _globals['_LISTCOMMENTSRESPONSE']._serialized_start=3257
+  _globals['_LISTCOMMENTSRESPONSE']._serialized_end=3349
+  _globals['_POSTSERVICE']._serialized_start=3352
+  _globals['_POSTSERVICE']._serialized_end=4565
 # @@protoc_insertion_point(module_scope)

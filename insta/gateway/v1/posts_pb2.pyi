@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from insta.gateway.v1 import media_pb2 as _media_pb2
 from insta.gateway.v1 import short_profile_pb2 as _short_profile_pb2
 import builtins as _builtins
 import sys
@@ -37,6 +38,7 @@ class Post(_message.Message):
     VIEWER_LIKED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Treat it as opaque."""
     title: _builtins.str
@@ -65,6 +67,10 @@ class Post(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Media]:
+        """Up to 10 images, in the order in which they are shown. Only their ids count in a request."""
+
     def __init__(
         self,
         *,
@@ -78,10 +84,11 @@ class Post(_message.Message):
         viewer_liked: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        media: _abc.Iterable[_media_pb2.Media] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "comment_count", b"comment_count", "create_time", b"create_time", "description", b"description", "id", b"id", "image_urls", b"image_urls", "like_count", b"like_count", "title", b"title", "update_time", b"update_time", "viewer_liked", b"viewer_liked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "comment_count", b"comment_count", "create_time", b"create_time", "description", b"description", "id", b"id", "image_urls", b"image_urls", "like_count", b"like_count", "media", b"media", "title", b"title", "update_time", b"update_time", "viewer_liked", b"viewer_liked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +152,7 @@ class CreatePostRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IMAGE_URLS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MEDIA_IDS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """One line of 1 to 255 characters."""
     description: _builtins.str
@@ -157,6 +165,10 @@ class CreatePostRequest(_message.Message):
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 10 http or https addresses of at most 2,048 characters, in the order in which they are shown."""
 
+    @_builtins.property
+    def media_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Up to 10 images of the caller's own that nothing shows yet, in the order in which they are shown."""
+
     def __init__(
         self,
         *,
@@ -164,10 +176,11 @@ class CreatePostRequest(_message.Message):
         description: _builtins.str = ...,
         image_urls: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        media_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "image_urls", b"image_urls", "request_id", b"request_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "image_urls", b"image_urls", "media_ids", b"media_ids", "request_id", b"request_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,7 +323,9 @@ class UpdatePostRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change: title, description, image_urls. Absent or empty: those of them that are not empty."""
+        """The fields to change: title, description, image_urls, media (of which only the ids count). Absent or empty: those of them
+        that are not empty.
+        """
 
     def __init__(
         self,

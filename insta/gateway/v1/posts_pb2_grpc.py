@@ -102,7 +102,8 @@ class PostServiceServicer:
     """
 
     def CreatePost(self, request, context):
-        """Creates a post as the caller.
+        """Creates a post as the caller. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER) and FAILED_PRECONDITION
+        (MEDIA_IN_USE) for images that do not exist, are somebody else's or are shown already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,8 +124,9 @@ class PostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePost(self, request, context):
-        """Changes a post of the caller's own. NOT_FOUND (POST_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER).
-        Repeating it changes nothing more.
+        """Changes a post of the caller's own. NOT_FOUND (POST_NOT_FOUND, MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER),
+        FAILED_PRECONDITION (MEDIA_IN_USE). An image that the post shows no longer can be shown elsewhere for 24 hours, then it
+        goes. Repeating it changes nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,14 +17,17 @@ class PostServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePost: _aio.UnaryUnaryMultiCallable[_posts_pb2.CreatePostRequest, _posts_pb2.CreatePostResponse]
-    """Creates a post as the caller."""
+    """Creates a post as the caller. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER) and FAILED_PRECONDITION
+    (MEDIA_IN_USE) for images that do not exist, are somebody else's or are shown already.
+    """
     GetPost: _aio.UnaryUnaryMultiCallable[_posts_pb2.GetPostRequest, _posts_pb2.GetPostResponse]
     """Reads one post. NOT_FOUND (POST_NOT_FOUND) if there is none with this id."""
     BatchGetPosts: _aio.UnaryUnaryMultiCallable[_posts_pb2.BatchGetPostsRequest, _posts_pb2.BatchGetPostsResponse]
     """Reads many posts. Unknown ids are left out."""
     UpdatePost: _aio.UnaryUnaryMultiCallable[_posts_pb2.UpdatePostRequest, _posts_pb2.UpdatePostResponse]
-    """Changes a post of the caller's own. NOT_FOUND (POST_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER).
-    Repeating it changes nothing more.
+    """Changes a post of the caller's own. NOT_FOUND (POST_NOT_FOUND, MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER),
+    FAILED_PRECONDITION (MEDIA_IN_USE). An image that the post shows no longer can be shown elsewhere for 24 hours, then it
+    goes. Repeating it changes nothing more.
     """
     DeletePost: _aio.UnaryUnaryMultiCallable[_posts_pb2.DeletePostRequest, _posts_pb2.DeletePostResponse]
     """Deletes a post for good: the caller's own, or as staff anybody's. NOT_FOUND (POST_NOT_FOUND), PERMISSION_DENIED
@@ -64,7 +67,9 @@ class PostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _posts_pb2.CreatePostRequest,
         context: _aio.ServicerContext[_posts_pb2.CreatePostRequest, _abc.Awaitable[_posts_pb2.CreatePostResponse]],
     ) -> _abc.Awaitable[_posts_pb2.CreatePostResponse]:
-        """Creates a post as the caller."""
+        """Creates a post as the caller. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER) and FAILED_PRECONDITION
+        (MEDIA_IN_USE) for images that do not exist, are somebody else's or are shown already.
+        """
 
     @_abc_1.abstractmethod
     def GetPost(
@@ -88,8 +93,9 @@ class PostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _posts_pb2.UpdatePostRequest,
         context: _aio.ServicerContext[_posts_pb2.UpdatePostRequest, _abc.Awaitable[_posts_pb2.UpdatePostResponse]],
     ) -> _abc.Awaitable[_posts_pb2.UpdatePostResponse]:
-        """Changes a post of the caller's own. NOT_FOUND (POST_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER).
-        Repeating it changes nothing more.
+        """Changes a post of the caller's own. NOT_FOUND (POST_NOT_FOUND, MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER),
+        FAILED_PRECONDITION (MEDIA_IN_USE). An image that the post shows no longer can be shown elsewhere for 24 hours, then it
+        goes. Repeating it changes nothing more.
         """
 
     @_abc_1.abstractmethod

@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from insta.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
+from insta.gateway.v1 import media_pb2 as insta_dot_gateway_dot_v1_dot_media__pb2
 from insta.gateway.v1 import posts_pb2 as insta_dot_gateway_dot_v1_dot_posts__pb2
 from insta.gateway.v1 import short_profile_pb2 as insta_dot_gateway_dot_v1_dot_short__profile__pb2
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finsta/gateway/v1/profiles.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1cinsta/gateway/v1/posts.proto\x1a$insta/gateway/v1/short_profile.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x91\x02\n\x07Profile\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x12\n\nfirst_name\x18\x03 \x01(\t\x12\x11\n\tlast_name\x18\x04 \x01(\t\x12\x0b\n\x03\x62io\x18\x05 \x01(\t\x12\x16\n\npost_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0e\x66ollower_count\x18\x07 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0f\x66ollowing_count\x18\x08 \x01(\x03\x42\x02\x30\x01\x12\x16\n\x0eviewer_follows\x18\t \x01(\x08\x12\x16\n\x0e\x66ollows_viewer\x18\n \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x11GetProfileRequest\x12\x1c\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00H\x00\x12#\n\x08username\x18\x02 \x01(\tB\x0f\xbaH\x0cr\n\x10\x03\x18\x1e\xd0\xb3\xae\xb1\x02\x01H\x00\x42\x0f\n\x06person\x12\x05\xbaH\x02\x08\x01\"@\n\x12GetProfileResponse\x12*\n\x07profile\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Profile\"?\n\x17\x42\x61tchGetProfilesRequest\x12$\n\x08user_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"G\n\x18\x42\x61tchGetProfilesResponse\x12+\n\x08profiles\x18\x01 \x03(\x0b\x32\x19.insta.gateway.v1.Profile\"q\n\x17ListProfilePostsRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Z\n\x18ListProfilePostsResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.insta.gateway.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x11\x46ollowUserRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"0\n\x12\x46ollowUserResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"T\n\x13UnfollowUserRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"2\n\x14UnfollowUserResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"n\n\x14ListFollowersRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"c\n\x15ListFollowersResponse\x12\x31\n\tfollowers\x18\x01 \x03(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x14ListFollowingRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"c\n\x15ListFollowingResponse\x12\x31\n\tfollowing\x18\x01 \x03(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfa\x05\n\x0eProfileService\x12`\n\nGetProfile\x12#.insta.gateway.v1.GetProfileRequest\x1a$.insta.gateway.v1.GetProfileResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12r\n\x10\x42\x61tchGetProfiles\x12).insta.gateway.v1.BatchGetProfilesRequest\x1a*.insta.gateway.v1.BatchGetProfilesResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12r\n\x10ListProfilePosts\x12).insta.gateway.v1.ListProfilePostsRequest\x1a*.insta.gateway.v1.ListProfilePostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12`\n\nFollowUser\x12#.insta.gateway.v1.FollowUserRequest\x1a$.insta.gateway.v1.FollowUserResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\x0cUnfollowUser\x12%.insta.gateway.v1.UnfollowUserRequest\x1a&.insta.gateway.v1.UnfollowUserResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12i\n\rListFollowers\x12&.insta.gateway.v1.ListFollowersRequest\x1a\'.insta.gateway.v1.ListFollowersResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12i\n\rListFollowing\x12&.insta.gateway.v1.ListFollowingRequest\x1a\'.insta.gateway.v1.ListFollowingResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finsta/gateway/v1/profiles.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1cinsta/gateway/v1/media.proto\x1a\x1cinsta/gateway/v1/posts.proto\x1a$insta/gateway/v1/short_profile.proto\x1a\x1ainsta/rules/v1/rules.proto\"\xba\x02\n\x07Profile\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x12\n\nfirst_name\x18\x03 \x01(\t\x12\x11\n\tlast_name\x18\x04 \x01(\t\x12\x0b\n\x03\x62io\x18\x05 \x01(\t\x12\x16\n\npost_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0e\x66ollower_count\x18\x07 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0f\x66ollowing_count\x18\x08 \x01(\x03\x42\x02\x30\x01\x12\x16\n\x0eviewer_follows\x18\t \x01(\x08\x12\x16\n\x0e\x66ollows_viewer\x18\n \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x61vatar\x18\x0c \x01(\x0b\x32\x17.insta.gateway.v1.Media\"g\n\x11GetProfileRequest\x12\x1c\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00H\x00\x12#\n\x08username\x18\x02 \x01(\tB\x0f\xbaH\x0cr\n\x10\x03\x18\x1e\xd0\xb3\xae\xb1\x02\x01H\x00\x42\x0f\n\x06person\x12\x05\xbaH\x02\x08\x01\"@\n\x12GetProfileResponse\x12*\n\x07profile\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.Profile\"?\n\x17\x42\x61tchGetProfilesRequest\x12$\n\x08user_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"G\n\x18\x42\x61tchGetProfilesResponse\x12+\n\x08profiles\x18\x01 \x03(\x0b\x32\x19.insta.gateway.v1.Profile\"q\n\x17ListProfilePostsRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Z\n\x18ListProfilePostsResponse\x12%\n\x05posts\x18\x01 \x03(\x0b\x32\x16.insta.gateway.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x11\x46ollowUserRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"0\n\x12\x46ollowUserResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"T\n\x13UnfollowUserRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"2\n\x14UnfollowUserResponse\x12\x1a\n\x0e\x66ollower_count\x18\x01 \x01(\x03\x42\x02\x30\x01\"n\n\x14ListFollowersRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"c\n\x15ListFollowersResponse\x12\x31\n\tfollowers\x18\x01 \x03(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x14ListFollowingRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"c\n\x15ListFollowingResponse\x12\x31\n\tfollowing\x18\x01 \x03(\x0b\x32\x1e.insta.gateway.v1.ShortProfile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfa\x05\n\x0eProfileService\x12`\n\nGetProfile\x12#.insta.gateway.v1.GetProfileRequest\x1a$.insta.gateway.v1.GetProfileResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12r\n\x10\x42\x61tchGetProfiles\x12).insta.gateway.v1.BatchGetProfilesRequest\x1a*.insta.gateway.v1.BatchGetProfilesResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12r\n\x10ListProfilePosts\x12).insta.gateway.v1.ListProfilePostsRequest\x1a*.insta.gateway.v1.ListProfilePostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12`\n\nFollowUser\x12#.insta.gateway.v1.FollowUserRequest\x1a$.insta.gateway.v1.FollowUserResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12\x66\n\x0cUnfollowUser\x12%.insta.gateway.v1.UnfollowUserRequest\x1a&.insta.gateway.v1.UnfollowUserResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12i\n\rListFollowers\x12&.insta.gateway.v1.ListFollowersRequest\x1a\'.insta.gateway.v1.ListFollowersResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12i\n\rListFollowing\x12&.insta.gateway.v1.ListFollowingRequest\x1a\'.insta.gateway.v1.ListFollowingResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -98,36 +99,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILESERVICE'].methods_by_name['ListFollowers']._serialized_options = b'\220\002\001\250\273\030\002'
   _globals['_PROFILESERVICE'].methods_by_name['ListFollowing']._loaded_options = None
   _globals['_PROFILESERVICE'].methods_by_name['ListFollowing']._serialized_options = b'\220\002\001\250\273\030\002'
-  _globals['_PROFILE']._serialized_start=242
-  _globals['_PROFILE']._serialized_end=515
-  _globals['_GETPROFILEREQUEST']._serialized_start=517
-  _globals['_GETPROFILEREQUEST']._serialized_end=620
-  _globals['_GETPROFILERESPONSE']._serialized_start=622
-  _globals['_GETPROFILERESPONSE']._serialized_end=686
-  _globals['_BATCHGETPROFILESREQUEST']._serialized_start=688
-  _globals['_BATCHGETPROFILESREQUEST']._serialized_end=751
-  _globals['_BATCHGETPROFILESRESPONSE']._serialized_start=753
-  _globals['_BATCHGETPROFILESRESPONSE']._serialized_end=824
-  _globals['_LISTPROFILEPOSTSREQUEST']._serialized_start=826
-  _globals['_LISTPROFILEPOSTSREQUEST']._serialized_end=939
-  _globals['_LISTPROFILEPOSTSRESPONSE']._serialized_start=941
-  _globals['_LISTPROFILEPOSTSRESPONSE']._serialized_end=1031
-  _globals['_FOLLOWUSERREQUEST']._serialized_start=1033
-  _globals['_FOLLOWUSERREQUEST']._serialized_end=1115
-  _globals['_FOLLOWUSERRESPONSE']._serialized_start=1117
-  _globals['_FOLLOWUSERRESPONSE']._serialized_end=1165
-  _globals['_UNFOLLOWUSERREQUEST']._serialized_start=1167
-  _globals['_UNFOLLOWUSERREQUEST']._serialized_end=1251
-  _globals['_UNFOLLOWUSERRESPONSE']._serialized_start=1253
-  _globals['_UNFOLLOWUSERRESPONSE']._serialized_end=1303
-  _globals['_LISTFOLLOWERSREQUEST']._serialized_start=1305
-  _globals['_LISTFOLLOWERSREQUEST']._serialized_end=1415
-  _globals['_LISTFOLLOWERSRESPONSE']._serialized_start=1417
-  _globals['_LISTFOLLOWERSRESPONSE']._serialized_end=1516
-  _globals['_LISTFOLLOWINGREQUEST']._serialized_start=1518
-  _globals['_LISTFOLLOWINGREQUEST']._serialized_end=1628
-  _globals['_LISTFOLLOWINGRESPONSE']._serialized_start=1630
-  _globals['_LISTFOLLOWINGRESPONSE']._serialized_end=1729
-  _globals['_PROFILESERVICE']._serialized_start=1732
-  _globals['_PROFILESERVICE']._serialized_end=2494
+  _globals['_PROFILE']._serialized_start=272
+  _globals['_PROFILE']._serialized_end=586
+  _globals['_GETPROFILEREQUEST']._serialized_start=588
+  _globals['_GETPROFILEREQUEST']._serialized_end=691
+  _globals['_GETPROFILERESPONSE']._serialized_start=693
+  _globals['_GETPROFILERESPONSE']._serialized_end=757
+  _globals['_BATCHGETPROFILESREQUEST']._serialized_start=759
+  _globals['_BATCHGETPROFILESREQUEST']._serialized_end=822
+  _globals['_BATCHGETPROFILESRESPONSE']._serialized_start=824
+  _globals['_BATCHGETPROFILESRESPONSE']._serialized_end=895
+  _globals['_LISTPROFILEPOSTSREQUEST']._serialized_start=897
+  _globals['_LISTPROFILEPOSTSREQUEST']._serialized_end=1010
+  _globals['_LISTPROFILEPOSTSRESPONSE']._serialized_start=1012
+  _globals['_LISTPROFILEPOSTSRESPONSE']._serialized_end=1102
+  _globals['_FOLLOWUSERREQUEST']._serialized_start=1104
+  _globals['_FOLLOWUSERREQUEST']._serialized_end=1186
+  _globals['_FOLLOWUSERRESPONSE']._serialized_start=1188
+  _globals['_FOLLOWUSERRESPONSE']._serialized_end=1236
+  _globals['_UNFOLLOWUSERREQUEST']._serialized_start=1238
+  _globals['_UNFOLLOWUSERREQUEST']._serialized_end=1322
+  _globals['_UNFOLLOWUSERRESPONSE']._serialized_start=1324
+  _globals['_UNFOLLOWUSERRESPONSE']._serialized_end=1374
+  _globals['_LISTFOLLOWERSREQUEST']._serialized_start=1376
+  _globals['_LISTFOLLOWERSREQUEST']._serialized_end=1486
+  _globals['_LISTFOLLOWERSRESPONSE']._serialized_start=1488
+  _globals['_LISTFOLLOWERSRESPONSE']._serialized_end=1587
+  _globals['_LISTFOLLOWINGREQUEST']._serialized_start=1589
+  _globals['_LISTFOLLOWINGREQUEST']._serialized_end=1699
+  _globals['_LISTFOLLOWINGRESPONSE']._serialized_start=1701
+  _globals['_LISTFOLLOWINGRESPONSE']._serialized_end=1800
+  _globals['_PROFILESERVICE']._serialized_start=1803
+  _globals['_PROFILESERVICE']._serialized_end=2565
 # @@protoc_insertion_point(module_scope)

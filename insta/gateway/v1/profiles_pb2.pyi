@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from insta.gateway.v1 import media_pb2 as _media_pb2
 from insta.gateway.v1 import posts_pb2 as _posts_pb2
 from insta.gateway.v1 import short_profile_pb2 as _short_profile_pb2
 import builtins as _builtins
@@ -38,6 +39,7 @@ class Profile(_message.Message):
     VIEWER_FOLLOWS_FIELD_NUMBER: _builtins.int
     FOLLOWS_VIEWER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    AVATAR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Treat it as opaque."""
     username: _builtins.str
@@ -62,6 +64,10 @@ class Profile(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When they joined."""
 
+    @_builtins.property
+    def avatar(self) -> _media_pb2.Media:
+        """The image that they are shown with, if there is one. Left out while the posts service cannot be reached."""
+
     def __init__(
         self,
         *,
@@ -76,10 +82,11 @@ class Profile(_message.Message):
         viewer_follows: _builtins.bool = ...,
         follows_viewer: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        avatar: _media_pb2.Media | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["avatar", b"avatar", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bio", b"bio", "create_time", b"create_time", "first_name", b"first_name", "follower_count", b"follower_count", "following_count", b"following_count", "follows_viewer", b"follows_viewer", "id", b"id", "last_name", b"last_name", "post_count", b"post_count", "username", b"username", "viewer_follows", b"viewer_follows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar", b"avatar", "bio", b"bio", "create_time", b"create_time", "first_name", b"first_name", "follower_count", b"follower_count", "following_count", b"following_count", "follows_viewer", b"follows_viewer", "id", b"id", "last_name", b"last_name", "post_count", b"post_count", "username", b"username", "viewer_follows", b"viewer_follows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from insta.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$insta/gateway/v1/short_profile.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\"\x80\x01\n\x0cShortProfile\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x19\n\x08username\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x1e\x12\x1b\n\nfirst_name\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x32\x12\x1a\n\tlast_name\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x32\x12\x0c\n\x04gone\x18\x05 \x01(\x08\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$insta/gateway/v1/short_profile.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\"\x9e\x01\n\x0cShortProfile\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x19\n\x08username\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x1e\x12\x1b\n\nfirst_name\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x32\x12\x1a\n\tlast_name\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x32\x12\x0c\n\x04gone\x18\x05 \x01(\x08\x12\x1c\n\navatar_url\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 B\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHORTPROFILE'].fields_by_name['first_name']._serialized_options = b'\272H\004r\002\0302'
   _globals['_SHORTPROFILE'].fields_by_name['last_name']._loaded_options = None
   _globals['_SHORTPROFILE'].fields_by_name['last_name']._serialized_options = b'\272H\004r\002\0302'
+  _globals['_SHORTPROFILE'].fields_by_name['avatar_url']._loaded_options = None
+  _globals['_SHORTPROFILE'].fields_by_name['avatar_url']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_SHORTPROFILE']._serialized_start=88
-  _globals['_SHORTPROFILE']._serialized_end=216
+  _globals['_SHORTPROFILE']._serialized_end=246
 # @@protoc_insertion_point(module_scope)

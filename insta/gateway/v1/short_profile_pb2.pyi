@@ -30,6 +30,7 @@ class ShortProfile(_message.Message):
     FIRST_NAME_FIELD_NUMBER: _builtins.int
     LAST_NAME_FIELD_NUMBER: _builtins.int
     GONE_FIELD_NUMBER: _builtins.int
+    AVATAR_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Treat it as opaque."""
     username: _builtins.str
@@ -40,6 +41,8 @@ class ShortProfile(_message.Message):
     """Last name. May be empty."""
     gone: _builtins.bool
     """Whether the account was deleted."""
+    avatar_url: _builtins.str
+    """Where their avatar is to be had, 320 pixels wide, as WebP. Empty if there is none, or the posts service cannot be reached."""
     def __init__(
         self,
         *,
@@ -48,10 +51,11 @@ class ShortProfile(_message.Message):
         first_name: _builtins.str = ...,
         last_name: _builtins.str = ...,
         gone: _builtins.bool = ...,
+        avatar_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_name", b"first_name", "gone", b"gone", "id", b"id", "last_name", b"last_name", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_url", b"avatar_url", "first_name", b"first_name", "gone", b"gone", "id", b"id", "last_name", b"last_name", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

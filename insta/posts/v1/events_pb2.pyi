@@ -157,6 +157,7 @@ class Event(_message.Message):
     POST_DELETED_FIELD_NUMBER: _builtins.int
     POST_CREATED_FIELD_NUMBER: _builtins.int
     POST_UPDATED_FIELD_NUMBER: _builtins.int
+    AVATAR_CHANGED_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Its place in the log, growing."""
     @_builtins.property
@@ -175,6 +176,10 @@ class Event(_message.Message):
     def post_updated(self) -> Global___PostUpdated:
         """A post is not as it was."""
 
+    @_builtins.property
+    def avatar_changed(self) -> Global___AvatarChanged:
+        """Somebody has another avatar, or none."""
+
     def __init__(
         self,
         *,
@@ -183,12 +188,13 @@ class Event(_message.Message):
         post_deleted: Global___PostDeleted | None = ...,
         post_created: Global___PostCreated | None = ...,
         post_updated: Global___PostUpdated | None = ...,
+        avatar_changed: Global___AvatarChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["avatar_changed", b"avatar_changed", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_changed", b"avatar_changed", "offset", b"offset", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["post_deleted", "post_created", "post_updated"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["post_deleted", "post_created", "post_updated", "avatar_changed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -271,3 +277,25 @@ class PostDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PostDeleted: _TypeAlias = PostDeleted  # noqa: Y015
+
+@_typing.final
+class AvatarChanged(_message.Message):
+    """Somebody is shown with another avatar than before, or without one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.int
+    """Who."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AvatarChanged: _TypeAlias = AvatarChanged  # noqa: Y015

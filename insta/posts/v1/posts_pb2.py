@@ -26,10 +26,11 @@ from insta.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
+from insta.posts.v1 import media_pb2 as insta_dot_posts_dot_v1_dot_media__pb2
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ainsta/posts/v1/posts.proto\x12\x0einsta.posts.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x87\x02\n\x04Post\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12&\n\x05title\x18\x03 \x01(\tB\x17\xbaH\x14r\x0f\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12#\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x11\x43reatePostRequest\x12%\n\x05title\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12#\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"8\n\x12\x43reatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\",\n\x0eGetPostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"5\n\x0fGetPostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"<\n\x14\x42\x61tchGetPostsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"<\n\x15\x42\x61tchGetPostsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\"t\n\x18ListPostsByAuthorRequest\x12\x1c\n\tauthor_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Y\n\x19ListPostsByAuthorResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x19ListPostsByAuthorsRequest\x12\x1f\n\nauthor_ids\x18\x01 \x03(\x03\x42\x0b\x30\x01\xbaH\x06\x92\x01\x03\x10\x90N\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Z\n\x1aListPostsByAuthorsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x16\x42\x61tchCountPostsRequest\x12&\n\nauthor_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"J\n\x17\x42\x61tchCountPostsResponse\x12/\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1f.insta.posts.v1.AuthorPostCount\"@\n\x0f\x41uthorPostCount\x12\x15\n\tauthor_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\npost_count\x18\x02 \x01(\x03\x42\x02\x30\x01\"\xc9\x03\n\x11UpdatePostRequest\x12*\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.PostB\x06\xbaH\x03\xc8\x01\x01\x12\xa5\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBt\xbaHq\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01 \x12\x05title\x12\x0b\x64\x65scription\x12\nimage_urls\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\xbc\x01\xbaH\xb8\x01\x1a\x43\n\x0eupdate_post.id\x12\x1fpost.id: must be greater than 0\x1a\x10this.post.id > 0\x1aq\n\x11update_post.title\x12\x1dpost.title: must not be empty\x1a=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\"8\n\x12UpdatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"R\n\x11\x44\x65letePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x14\n\x12\x44\x65letePostResponse\"/\n\x11GetErasureRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"\x8d\x01\n\x12GetErasureResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x08\x12:\n\x04left\x18\x02 \x03(\x0b\x32,.insta.posts.v1.GetErasureResponse.LeftEntry\x1a+\n\tLeftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x91\x07\n\x0bPostService\x12Y\n\nCreatePost\x12!.insta.posts.v1.CreatePostRequest\x1a\".insta.posts.v1.CreatePostResponse\"\x04\xa8\xbb\x18\x02\x12S\n\x07GetPost\x12\x1e.insta.posts.v1.GetPostRequest\x1a\x1f.insta.posts.v1.GetPostResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x65\n\rBatchGetPosts\x12$.insta.posts.v1.BatchGetPostsRequest\x1a%.insta.posts.v1.BatchGetPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12q\n\x11ListPostsByAuthor\x12(.insta.posts.v1.ListPostsByAuthorRequest\x1a).insta.posts.v1.ListPostsByAuthorResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12t\n\x12ListPostsByAuthors\x12).insta.posts.v1.ListPostsByAuthorsRequest\x1a*.insta.posts.v1.ListPostsByAuthorsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12k\n\x0f\x42\x61tchCountPosts\x12&.insta.posts.v1.BatchCountPostsRequest\x1a\'.insta.posts.v1.BatchCountPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\\\n\nUpdatePost\x12!.insta.posts.v1.UpdatePostRequest\x1a\".insta.posts.v1.UpdatePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12Y\n\nDeletePost\x12!.insta.posts.v1.DeletePostRequest\x1a\".insta.posts.v1.DeletePostResponse\"\x04\xa8\xbb\x18\x02\x12\\\n\nGetErasure\x12!.insta.posts.v1.GetErasureRequest\x1a\".insta.posts.v1.GetErasureResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x03\x42\x7f\n\x12\x63om.insta.posts.v1P\x01Z,example.com/insta/gen/insta/posts/v1;postsv1\xa2\x02\x03IPO\xaa\x02\x0eInsta.Posts.V1\xca\x02\x0eInsta\\Posts\\V1\xea\x02\x10Insta::Posts::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ainsta/posts/v1/posts.proto\x12\x0einsta.posts.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/posts/v1/media.proto\x1a\x1ainsta/rules/v1/rules.proto\"\xb7\x02\n\x04Post\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12&\n\x05title\x18\x03 \x01(\tB\x17\xbaH\x14r\x0f\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\xd8\x01\x01\x12#\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05media\x18\x08 \x03(\x0b\x32\x15.insta.posts.v1.MediaB\x08\xbaH\x05\x92\x01\x02\x10\n\"\xd4\x01\n\x11\x43reatePostRequest\x12%\n\x05title\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\xb8\xb3\xae\xb1\x02\x01\xc8\xb3\xae\xb1\x02\x01\x12#\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xd0\x0f\xc0\xb3\xae\xb1\x02\x01\x12)\n\nimage_urls\x18\x03 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\n\"\x0br\t\x18\x80\x10\xd8\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\x12%\n\tmedia_ids\x18\x05 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x10\n\x18\x01\"\x04\"\x02 \x00\"8\n\x12\x43reatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\",\n\x0eGetPostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"5\n\x0fGetPostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"<\n\x14\x42\x61tchGetPostsRequest\x12$\n\x08post_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"<\n\x15\x42\x61tchGetPostsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\"t\n\x18ListPostsByAuthorRequest\x12\x1c\n\tauthor_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Y\n\x19ListPostsByAuthorResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x19ListPostsByAuthorsRequest\x12\x1f\n\nauthor_ids\x18\x01 \x03(\x03\x42\x0b\x30\x01\xbaH\x06\x92\x01\x03\x10\x90N\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"Z\n\x1aListPostsByAuthorsResponse\x12#\n\x05posts\x18\x01 \x03(\x0b\x32\x14.insta.posts.v1.Post\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x16\x42\x61tchCountPostsRequest\x12&\n\nauthor_ids\x18\x01 \x03(\x03\x42\x12\x30\x01\xbaH\r\x92\x01\n\x08\x01\x10\x64\"\x04\"\x02 \x00\"J\n\x17\x42\x61tchCountPostsResponse\x12/\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1f.insta.posts.v1.AuthorPostCount\"@\n\x0f\x41uthorPostCount\x12\x15\n\tauthor_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x16\n\npost_count\x18\x02 \x01(\x03\x42\x02\x30\x01\"\xda\x04\n\x11UpdatePostRequest\x12*\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.PostB\x06\xbaH\x03\xc8\x01\x01\x12\xac\x01\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB{\xbaHx\xba\x01K\n\x14\x66ield_mask.max_paths\x12\x1amust hold at most 20 paths\x1a\x17this.paths.size() <= 20\xe2\x01\'\x12\x05title\x12\x0b\x64\x65scription\x12\nimage_urls\x12\x05media\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01:\xc6\x02\xbaH\xc2\x02\x1a\x43\n\x0eupdate_post.id\x12\x1fpost.id: must be greater than 0\x1a\x10this.post.id > 0\x1aq\n\x11update_post.title\x12\x1dpost.title: must not be empty\x1a=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\x1a\x87\x01\n\x11update_post.media\x12\'post.media: each needs an id of its own\x1aIthis.post.media.all(m, m.id > 0) && this.post.media.map(m, m.id).unique()\"8\n\x12UpdatePostResponse\x12\"\n\x04post\x18\x01 \x01(\x0b\x32\x14.insta.posts.v1.Post\"R\n\x11\x44\x65letePostRequest\x12\x1a\n\x07post_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x14\n\x12\x44\x65letePostResponse\"/\n\x11GetErasureRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\"\x8d\x01\n\x12GetErasureResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x08\x12:\n\x04left\x18\x02 \x03(\x0b\x32,.insta.posts.v1.GetErasureResponse.LeftEntry\x1a+\n\tLeftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x91\x07\n\x0bPostService\x12Y\n\nCreatePost\x12!.insta.posts.v1.CreatePostRequest\x1a\".insta.posts.v1.CreatePostResponse\"\x04\xa8\xbb\x18\x02\x12S\n\x07GetPost\x12\x1e.insta.posts.v1.GetPostRequest\x1a\x1f.insta.posts.v1.GetPostResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\x65\n\rBatchGetPosts\x12$.insta.posts.v1.BatchGetPostsRequest\x1a%.insta.posts.v1.BatchGetPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12q\n\x11ListPostsByAuthor\x12(.insta.posts.v1.ListPostsByAuthorRequest\x1a).insta.posts.v1.ListPostsByAuthorResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12t\n\x12ListPostsByAuthors\x12).insta.posts.v1.ListPostsByAuthorsRequest\x1a*.insta.posts.v1.ListPostsByAuthorsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12k\n\x0f\x42\x61tchCountPosts\x12&.insta.posts.v1.BatchCountPostsRequest\x1a\'.insta.posts.v1.BatchCountPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12\\\n\nUpdatePost\x12!.insta.posts.v1.UpdatePostRequest\x1a\".insta.posts.v1.UpdatePostResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12Y\n\nDeletePost\x12!.insta.posts.v1.DeletePostRequest\x1a\".insta.posts.v1.DeletePostResponse\"\x04\xa8\xbb\x18\x02\x12\\\n\nGetErasure\x12!.insta.posts.v1.GetErasureRequest\x1a\".insta.posts.v1.GetErasureResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x03\x42\x7f\n\x12\x63om.insta.posts.v1P\x01Z,example.com/insta/gen/insta/posts/v1;postsv1\xa2\x02\x03IPO\xaa\x02\x0eInsta.Posts.V1\xca\x02\x0eInsta\\Posts\\V1\xea\x02\x10Insta::Posts::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POST'].fields_by_name['description']._serialized_options = b'\272H\013r\t\030\320\017\300\263\256\261\002\001'
   _globals['_POST'].fields_by_name['image_urls']._loaded_options = None
   _globals['_POST'].fields_by_name['image_urls']._serialized_options = b'\272H\022\222\001\017\020\n\"\013r\t\030\200\020\330\263\256\261\002\001'
+  _globals['_POST'].fields_by_name['media']._loaded_options = None
+  _globals['_POST'].fields_by_name['media']._serialized_options = b'\272H\005\222\001\002\020\n'
   _globals['_CREATEPOSTREQUEST'].fields_by_name['title']._loaded_options = None
   _globals['_CREATEPOSTREQUEST'].fields_by_name['title']._serialized_options = b'\272H\023r\021\020\001\030\377\001\270\263\256\261\002\001\310\263\256\261\002\001'
   _globals['_CREATEPOSTREQUEST'].fields_by_name['description']._loaded_options = None
@@ -55,6 +58,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPOSTREQUEST'].fields_by_name['image_urls']._serialized_options = b'\272H\022\222\001\017\020\n\"\013r\t\030\200\020\330\263\256\261\002\001'
   _globals['_CREATEPOSTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEPOSTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
+  _globals['_CREATEPOSTREQUEST'].fields_by_name['media_ids']._loaded_options = None
+  _globals['_CREATEPOSTREQUEST'].fields_by_name['media_ids']._serialized_options = b'0\001\272H\r\222\001\n\020\n\030\001\"\004\"\002 \000'
   _globals['_GETPOSTREQUEST'].fields_by_name['post_id']._loaded_options = None
   _globals['_GETPOSTREQUEST'].fields_by_name['post_id']._serialized_options = b'0\001\272H\004\"\002 \000'
   _globals['_BATCHGETPOSTSREQUEST'].fields_by_name['post_ids']._loaded_options = None
@@ -80,11 +85,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['post']._loaded_options = None
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['post']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEPOSTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272Hq\272\001K\n\024field_mask.max_paths\022\032must hold at most 20 paths\032\027this.paths.size() <= 20\342\001 \022\005title\022\013description\022\nimage_urls'
+  _globals['_UPDATEPOSTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272Hx\272\001K\n\024field_mask.max_paths\022\032must hold at most 20 paths\032\027this.paths.size() <= 20\342\001\'\022\005title\022\013description\022\nimage_urls\022\005media'
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATEPOSTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\nr\010\030@\340\263\256\261\002\001'
   _globals['_UPDATEPOSTREQUEST']._loaded_options = None
-  _globals['_UPDATEPOSTREQUEST']._serialized_options = b'\272H\270\001\032C\n\016update_post.id\022\037post.id: must be greater than 0\032\020this.post.id > 0\032q\n\021update_post.title\022\035post.title: must not be empty\032=!(\'title\' in this.update_mask.paths) || this.post.title != \'\''
+  _globals['_UPDATEPOSTREQUEST']._serialized_options = b'\272H\302\002\032C\n\016update_post.id\022\037post.id: must be greater than 0\032\020this.post.id > 0\032q\n\021update_post.title\022\035post.title: must not be empty\032=!(\'title\' in this.update_mask.paths) || this.post.title != \'\'\032\207\001\n\021update_post.media\022\'post.media: each needs an id of its own\032Ithis.post.media.all(m, m.id > 0) && this.post.media.map(m, m.id).unique()'
   _globals['_DELETEPOSTREQUEST'].fields_by_name['post_id']._loaded_options = None
   _globals['_DELETEPOSTREQUEST'].fields_by_name['post_id']._serialized_options = b'0\001\272H\004\"\002 \000'
   _globals['_DELETEPOSTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -111,48 +116,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSTSERVICE'].methods_by_name['DeletePost']._serialized_options = b'\250\273\030\002'
   _globals['_POSTSERVICE'].methods_by_name['GetErasure']._loaded_options = None
   _globals['_POSTSERVICE'].methods_by_name['GetErasure']._serialized_options = b'\220\002\001\250\273\030\003'
-  _globals['_POST']._serialized_start=201
-  _globals['_POST']._serialized_end=464
-  _globals['_CREATEPOSTREQUEST']._serialized_start=467
-  _globals['_CREATEPOSTREQUEST']._serialized_end=640
-  _globals['_CREATEPOSTRESPONSE']._serialized_start=642
-  _globals['_CREATEPOSTRESPONSE']._serialized_end=698
-  _globals['_GETPOSTREQUEST']._serialized_start=700
-  _globals['_GETPOSTREQUEST']._serialized_end=744
-  _globals['_GETPOSTRESPONSE']._serialized_start=746
-  _globals['_GETPOSTRESPONSE']._serialized_end=799
-  _globals['_BATCHGETPOSTSREQUEST']._serialized_start=801
-  _globals['_BATCHGETPOSTSREQUEST']._serialized_end=861
-  _globals['_BATCHGETPOSTSRESPONSE']._serialized_start=863
-  _globals['_BATCHGETPOSTSRESPONSE']._serialized_end=923
-  _globals['_LISTPOSTSBYAUTHORREQUEST']._serialized_start=925
-  _globals['_LISTPOSTSBYAUTHORREQUEST']._serialized_end=1041
-  _globals['_LISTPOSTSBYAUTHORRESPONSE']._serialized_start=1043
-  _globals['_LISTPOSTSBYAUTHORRESPONSE']._serialized_end=1132
-  _globals['_LISTPOSTSBYAUTHORSREQUEST']._serialized_start=1134
-  _globals['_LISTPOSTSBYAUTHORSREQUEST']._serialized_end=1254
-  _globals['_LISTPOSTSBYAUTHORSRESPONSE']._serialized_start=1256
-  _globals['_LISTPOSTSBYAUTHORSRESPONSE']._serialized_end=1346
-  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_start=1348
-  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_end=1412
-  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_start=1414
-  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_end=1488
-  _globals['_AUTHORPOSTCOUNT']._serialized_start=1490
-  _globals['_AUTHORPOSTCOUNT']._serialized_end=1554
-  _globals['_UPDATEPOSTREQUEST']._serialized_start=1557
-  _globals['_UPDATEPOSTREQUEST']._serialized_end=2014
-  _globals['_UPDATEPOSTRESPONSE']._serialized_start=2016
-  _globals['_UPDATEPOSTRESPONSE']._serialized_end=2072
-  _globals['_DELETEPOSTREQUEST']._serialized_start=2074
-  _globals['_DELETEPOSTREQUEST']._serialized_end=2156
-  _globals['_DELETEPOSTRESPONSE']._serialized_start=2158
-  _globals['_DELETEPOSTRESPONSE']._serialized_end=2178
-  _globals['_GETERASUREREQUEST']._serialized_start=2180
-  _globals['_GETERASUREREQUEST']._serialized_end=2227
-  _globals['_GETERASURERESPONSE']._serialized_start=2230
-  _globals['_GETERASURERESPONSE']._serialized_end=2371
-  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_start=2328
-  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_end=2371
-  _globals['_POSTSERVICE']._serialized_start=2374
-  _globals['_POSTSERVICE']._serialized_end=3287
+  _globals['_POST']._serialized_start=229
+  _globals['_POST']._serialized_end=540
+  _globals['_CREATEPOSTREQUEST']._serialized_start=543
+  _globals['_CREATEPOSTREQUEST']._serialized_end=755
+  _globals['_CREATEPOSTRESPONSE']._serialized_start=757
+  _globals['_CREATEPOSTRESPONSE']._serialized_end=813
+  _globals['_GETPOSTREQUEST']._serialized_start=815
+  _globals['_GETPOSTREQUEST']._serialized_end=859
+  _globals['_GETPOSTRESPONSE']._serialized_start=861
+  _globals['_GETPOSTRESPONSE']._serialized_end=914
+  _globals['_BATCHGETPOSTSREQUEST']._serialized_start=916
+  _globals['_BATCHGETPOSTSREQUEST']._serialized_end=976
+  _globals['_BATCHGETPOSTSRESPONSE']._serialized_start=978
+  _globals['_BATCHGETPOSTSRESPONSE']._serialized_end=1038
+  _globals['_LISTPOSTSBYAUTHORREQUEST']._serialized_start=1040
+  _globals['_LISTPOSTSBYAUTHORREQUEST']._serialized_end=1156
+  _globals['_LISTPOSTSBYAUTHORRESPONSE']._serialized_start=1158
+  _globals['_LISTPOSTSBYAUTHORRESPONSE']._serialized_end=1247
+  _globals['_LISTPOSTSBYAUTHORSREQUEST']._serialized_start=1249
+  _globals['_LISTPOSTSBYAUTHORSREQUEST']._serialized_end=1369
+  _globals['_LISTPOSTSBYAUTHORSRESPONSE']._serialized_start=1371
+  _globals['_LISTPOSTSBYAUTHORSRESPONSE']._serialized_end=1461
+  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_start=1463
+  _globals['_BATCHCOUNTPOSTSREQUEST']._serialized_end=1527
+  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_start=1529
+  _globals['_BATCHCOUNTPOSTSRESPONSE']._serialized_end=1603
+  _globals['_AUTHORPOSTCOUNT']._serialized_start=1605
+  _globals['_AUTHORPOSTCOUNT']._serialized_end=1669
+  _globals['_UPDATEPOSTREQUEST']._serialized_start=1672
+  _globals['_UPDATEPOSTREQUEST']._serialized_end=2274
+  _globals['_UPDATEPOSTRESPONSE']._serialized_start=2276
+  _globals['_UPDATEPOSTRESPONSE']._serialized_end=2332
+  _globals['_DELETEPOSTREQUEST']._serialized_start=2334
+  _globals['_DELETEPOSTREQUEST']._serialized_end=2416
+  _globals['_DELETEPOSTRESPONSE']._serialized_start=2418
+  _globals['_DELETEPOSTRESPONSE']._serialized_end=2438
+  _globals['_GETERASUREREQUEST']._serialized_start=2440
+  _globals['_GETERASUREREQUEST']._serialized_end=2487
+  _globals['_GETERASURERESPONSE']._serialized_start=2490
+  _globals['_GETERASURERESPONSE']._serialized_end=2631
+  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_start=2588
+  _globals['_GETERASURERESPONSE_LEFTENTRY']._serialized_end=2631
+  _globals['_POSTSERVICE']._serialized_start=2634
+  _globals['_POSTSERVICE']._serialized_end=3547
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from insta.posts.v1 import media_pb2 as _media_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,6 +34,7 @@ class Post(_message.Message):
     IMAGE_URLS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Assigned by the service, growing with creation and never used again."""
     author_id: _builtins.int
@@ -53,6 +55,10 @@ class Post(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the post last changed."""
 
+    @_builtins.property
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[_media_pb2.Media]:
+        """Up to 10 images, in the order in which they are shown."""
+
     def __init__(
         self,
         *,
@@ -63,10 +69,11 @@ class Post(_message.Message):
         image_urls: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        media: _abc.Iterable[_media_pb2.Media] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "create_time", b"create_time", "description", b"description", "id", b"id", "image_urls", b"image_urls", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "create_time", b"create_time", "description", b"description", "id", b"id", "image_urls", b"image_urls", "media", b"media", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -82,6 +89,7 @@ class CreatePostRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IMAGE_URLS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MEDIA_IDS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """One line of 1 to 255 characters."""
     description: _builtins.str
@@ -94,6 +102,10 @@ class CreatePostRequest(_message.Message):
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 10 http or https addresses of at most 2,048 characters, in the order in which they are shown."""
 
+    @_builtins.property
+    def media_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Up to 10 images of the caller's own that nothing shows yet, in the order in which they are shown."""
+
     def __init__(
         self,
         *,
@@ -101,10 +113,11 @@ class CreatePostRequest(_message.Message):
         description: _builtins.str = ...,
         image_urls: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        media_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "image_urls", b"image_urls", "request_id", b"request_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "image_urls", b"image_urls", "media_ids", b"media_ids", "request_id", b"request_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -439,7 +452,9 @@ class UpdatePostRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change: title, description, image_urls. Absent or empty: those of them that are not empty."""
+        """The fields to change: title, description, image_urls, media (of which only the ids count). Absent or empty: those of them
+        that are not empty.
+        """
 
     def __init__(
         self,
@@ -579,7 +594,7 @@ class GetErasureResponse(_message.Message):
     """Whether the service knows that the account was deleted, and has finished."""
     @_builtins.property
     def left(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How many rows are left, by kind: posts."""
+        """How many rows are left, by kind: posts, media, and blobs, which are the images that are still to be deleted from their store."""
 
     def __init__(
         self,
