@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from chassis.background import BackgroundTask
 from chassis.follower import Follower
@@ -14,6 +15,18 @@ from chassis.metrics import Metrics
 from chassis.replay import Replies
 from chassis.settings import Settings
 from chassis.store import Store
+
+
+class Built(NamedTuple):
+    """What a service consists of in one process.
+
+    Attributes:
+        servicers: By the full name of their contract.
+        background: What it does beside its calls, in one process at a time.
+    """
+
+    servicers: Mapping[str, object]
+    background: Sequence[BackgroundTask] = ()
 
 
 @dataclass(frozen=True)
@@ -25,9 +38,9 @@ class Service:
         port: Where it listens on 127.0.0.1 if nothing else is set; its metrics are at `metrics_port`.
         contracts: Full names of the proto services that it serves.
         calls: Names of the parts that it calls.
-        servicers: Makes its servicers, by the full name of their contract.
+        follows: Names of those of them whose event logs each of its processes follows, beside that of users.
+        build: Makes what it consists of in a process.
         migrations: The folder of its schema changes. None: it has no database.
-        background: Makes what it does beside its calls, in one process at a time.
     """
 
     name: str
@@ -35,9 +48,9 @@ class Service:
     metrics_port: int
     contracts: tuple[str, ...]
     calls: tuple[str, ...]
-    servicers: Callable[[Parts], Mapping[str, object]]
+    build: Callable[[Parts], Built]
+    follows: tuple[str, ...] = ()
     migrations: Path | None = None
-    background: Callable[[Parts], Sequence[BackgroundTask]] = lambda parts: ()
 
 
 @dataclass(frozen=True)
@@ -45,19 +58,22 @@ class Parts:
     """What the servicers of a service are made of.
 
     Attributes:
-        user_events: The event log of the users service, which this process follows.
+        events: The event logs that this process follows, by the names of their services: that of users, and those that the
+            part names.
         channels: To each service that it calls, by name. Stubs take them, of methods that do not stream both ways.
         database: Its database, if it has one, and the answers to retries that it keeps there.
         draining: Set when the process is about to stop: whoever waits for something ends.
+        closing: What is to be closed when the process stops.
     """
 
     settings: Settings
     metrics: Metrics
-    user_events: Follower
+    events: Mapping[str, Follower]
     channels: Mapping[str, Any] = field(default_factory=dict)
     database: Store | None = None
     kept_replies: Replies | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: ExitStack = field(default_factory=ExitStack)
 
     @property
     def store(self) -> Store:

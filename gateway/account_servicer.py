@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from chassis.call import caller
-from gateway import views
+from gateway import hydrate, views
 from gateway.backends import Backends
 from insta.gateway.v1 import accounts_pb2, accounts_pb2_grpc
+from insta.posts.v1 import media_pb2
 from insta.users.v1 import auth_pb2, sessions_pb2, users_pb2
 
 # What is called otherwise in the contract of the users service.
@@ -14,7 +15,9 @@ _STORED_PATHS = {"email": "private_details.email"}
 
 class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
     def __init__(self, backends: Backends) -> None:
+        self._backends = backends
         self._users = backends.users
+        self._media = backends.media
         self._auth = backends.auth
         self._sessions = backends.sessions
         self._short_profiles = backends.short_profiles
@@ -31,7 +34,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
                 request_id=request.request_id,
             )
         )
-        return accounts_pb2.RegisterResponse(account=views.account(created.user))
+        return accounts_pb2.RegisterResponse(account=views.account(created.user, avatars={}))
 
     async def Login(self, request: accounts_pb2.LoginRequest, context: object) -> accounts_pb2.LoginResponse:
         login = await self._auth.Login(
@@ -40,7 +43,8 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         return accounts_pb2.LoginResponse(
             access_token=login.access_token,
             expire_time=login.expire_time,
-            account=views.account(login.user),
+            # Only with a token the posts service could be asked for one.
+            account=views.account(login.user, avatars={}),
             refresh_token=login.refresh_token,
             session_expire_time=login.session_expire_time,
         )
@@ -86,7 +90,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         self, request: accounts_pb2.GetAccountRequest, context: object
     ) -> accounts_pb2.GetAccountResponse:
         found = await self._users.GetUser(users_pb2.GetUserRequest(user_id=caller().user_id))
-        return accounts_pb2.GetAccountResponse(account=views.account(found.user))
+        return accounts_pb2.GetAccountResponse(account=await hydrate.account(self._backends, found.user))
 
     async def UpdateAccount(
         self, request: accounts_pb2.UpdateAccountRequest, context: object
@@ -109,7 +113,27 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
             updated = await self._users.UpdateUser(update)
         finally:
             self._short_profiles.drop(caller().user_id)
-        return accounts_pb2.UpdateAccountResponse(account=views.account(updated.user))
+        return accounts_pb2.UpdateAccountResponse(account=await hydrate.account(self._backends, updated.user))
+
+    async def SetAvatar(
+        self, request: accounts_pb2.SetAvatarRequest, context: object
+    ) -> accounts_pb2.SetAvatarResponse:
+        try:
+            changed = await self._media.SetAvatar(
+                media_pb2.SetAvatarRequest(media_id=request.media_id, request_id=request.request_id)
+            )
+        finally:
+            self._short_profiles.drop(caller().user_id)
+        return accounts_pb2.SetAvatarResponse(avatar=views.media(changed.media))
+
+    async def RemoveAvatar(
+        self, request: accounts_pb2.RemoveAvatarRequest, context: object
+    ) -> accounts_pb2.RemoveAvatarResponse:
+        try:
+            await self._media.RemoveAvatar(media_pb2.RemoveAvatarRequest(request_id=request.request_id))
+        finally:
+            self._short_profiles.drop(caller().user_id)
+        return accounts_pb2.RemoveAvatarResponse()
 
     async def DeleteAccount(
         self, request: accounts_pb2.DeleteAccountRequest, context: object

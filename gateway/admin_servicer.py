@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import views
+from gateway import hydrate, views
 from gateway.backends import Backends
 from insta.gateway.v1 import admin_pb2, admin_pb2_grpc
 from insta.posts.v1 import posts_pb2
@@ -12,6 +12,7 @@ from insta.users.v1 import sessions_pb2, users_pb2
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def __init__(self, backends: Backends) -> None:
+        self._backends = backends
         self._users = backends.users
         self._sessions = backends.sessions
         self._posts = backends.posts
@@ -29,7 +30,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             )
         )
         return admin_pb2.ListUsersResponse(
-            accounts=map(views.account, page.users), next_page_token=page.next_page_token
+            accounts=await hydrate.accounts(self._backends, page.users), next_page_token=page.next_page_token
         )
 
     async def SetUserActive(
@@ -38,7 +39,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         changed = await self._users.SetActive(
             users_pb2.SetActiveRequest(user_id=request.user_id, active=request.active, request_id=request.request_id)
         )
-        return admin_pb2.SetUserActiveResponse(account=views.account(changed.user))
+        return admin_pb2.SetUserActiveResponse(account=await hydrate.account(self._backends, changed.user))
 
     async def DeleteUser(self, request: admin_pb2.DeleteUserRequest, context: object) -> admin_pb2.DeleteUserResponse:
         try:
@@ -60,7 +61,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                 request_id=request.request_id,
             )
         )
-        return admin_pb2.SetUserRolesResponse(account=views.account(changed.user))
+        return admin_pb2.SetUserRolesResponse(account=await hydrate.account(self._backends, changed.user))
 
     async def RevokeUserSessions(
         self, request: admin_pb2.RevokeUserSessionsRequest, context: object

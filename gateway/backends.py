@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from chassis.follower import Follower
+from gateway.avatars import Avatars
 from gateway.short_profiles import ShortProfiles
-from insta.posts.v1 import posts_pb2_grpc
+from insta.posts.v1 import media_pb2_grpc, posts_pb2_grpc
 from insta.social.v1 import comments_pb2_grpc, follows_pb2_grpc, likes_pb2_grpc, stats_pb2_grpc
 from insta.users.v1 import auth_pb2_grpc, sessions_pb2_grpc, users_pb2_grpc
 
@@ -17,12 +18,14 @@ class Backends:
 
     Args:
         channels: To users, posts and social, by name.
-        user_events: Of the users service.
+        events: The event logs of users and posts, by name.
     """
 
-    def __init__(self, channels: Mapping[str, Any], user_events: Follower) -> None:
+    def __init__(self, channels: Mapping[str, Any], events: Mapping[str, Follower]) -> None:
         self.users = users_pb2_grpc.UserServiceStub(channels["users"])
-        self.short_profiles = ShortProfiles(self.users, user_events)
+        self.media = media_pb2_grpc.MediaServiceStub(channels["posts"])
+        self.avatars = Avatars(self.media)
+        self.short_profiles = ShortProfiles(self.users, self.avatars, events["users"], events["posts"])
         self.auth = auth_pb2_grpc.AuthServiceStub(channels["users"])
         self.sessions = sessions_pb2_grpc.SessionServiceStub(channels["users"])
         self.posts = posts_pb2_grpc.PostServiceStub(channels["posts"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway import hydrate, views
 from gateway.backends import Backends
 from insta.gateway.v1 import posts_pb2, posts_pb2_grpc
+from insta.posts.v1 import media_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
 from insta.social.v1 import comments_pb2, likes_pb2
 
@@ -19,6 +20,7 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
                 title=request.title,
                 description=request.description,
                 image_urls=request.image_urls,
+                media_ids=request.media_ids,
                 request_id=request.request_id,
             )
         )
@@ -44,7 +46,11 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         updated = await self._backends.posts.UpdatePost(
             stored_posts_pb2.UpdatePostRequest(
                 post=stored_posts_pb2.Post(
-                    id=wanted.id, title=wanted.title, description=wanted.description, image_urls=wanted.image_urls
+                    id=wanted.id,
+                    title=wanted.title,
+                    description=wanted.description,
+                    image_urls=wanted.image_urls,
+                    media=(media_pb2.Media(id=media.id) for media in wanted.media),
                 ),
                 update_mask=request.update_mask,
                 request_id=request.request_id,

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from chassis.service import Parts, Service
+from chassis.service import Built, Parts, Service
 from gateway.account_servicer import AccountServicer
 from gateway.admin_servicer import AdminServicer
 from gateway.backends import Backends
 from gateway.feed_servicer import FeedServicer
+from gateway.media_servicer import MediaServicer
 from gateway.post_servicer import PostServicer
 from gateway.profile_servicer import ProfileServicer
 
 
-def _servicers(parts: Parts) -> Mapping[str, object]:
-    backends = Backends(parts.channels, parts.user_events)
-    return {
+def _build(parts: Parts) -> Built:
+    backends = Backends(parts.channels, parts.events)
+    servicers = {
         "insta.gateway.v1.AccountService": AccountServicer(backends),
         "insta.gateway.v1.ProfileService": ProfileServicer(backends),
         "insta.gateway.v1.PostService": PostServicer(backends),
+        "insta.gateway.v1.MediaService": MediaServicer(backends),
         "insta.gateway.v1.FeedService": FeedServicer(backends),
         "insta.gateway.v1.AdminService": AdminServicer(backends),
     }
+    return Built(servicers)
 
 
 SERVICE = Service(
@@ -32,9 +33,11 @@ SERVICE = Service(
         "insta.gateway.v1.AccountService",
         "insta.gateway.v1.ProfileService",
         "insta.gateway.v1.PostService",
+        "insta.gateway.v1.MediaService",
         "insta.gateway.v1.FeedService",
         "insta.gateway.v1.AdminService",
     ),
     calls=("users", "posts", "social"),
-    servicers=_servicers,
+    follows=("posts",),
+    build=_build,
 )

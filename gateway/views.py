@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2, short_profile_pb2
+from insta.gateway.v1 import accounts_pb2, admin_pb2, media_pb2, posts_pb2, profiles_pb2, short_profile_pb2
+from insta.posts.v1 import media_pb2 as stored_media_pb2
 from insta.posts.v1 import posts_pb2 as stored_posts_pb2
 from insta.social.v1 import comments_pb2, stats_pb2
 from insta.users.v1 import sessions_pb2, users_pb2
@@ -15,7 +16,17 @@ _NO_POST_STATS = stats_pb2.PostStats()
 _NO_USER_STATS = stats_pb2.UserStats()
 
 
-def account(user: users_pb2.User) -> accounts_pb2.Account:
+def media(stored: stored_media_pb2.Media) -> media_pb2.Media:
+    """An image. By its bytes, a fifth of the time that its fields take: the messages of both contracts are alike."""
+    return media_pb2.Media.FromString(stored.SerializeToString())
+
+
+def variant(stored: stored_media_pb2.Variant) -> media_pb2.Variant:
+    """An image in one size and format."""
+    return media_pb2.Variant.FromString(stored.SerializeToString())
+
+
+def account(user: users_pb2.User, avatars: Mapping[int, media_pb2.Media]) -> accounts_pb2.Account:
     """An account as its owner and staff see it."""
     private = user.private_details
     return accounts_pb2.Account(
@@ -30,6 +41,7 @@ def account(user: users_pb2.User) -> accounts_pb2.Account:
         superuser=private.superuser,
         create_time=user.create_time,
         update_time=user.update_time,
+        avatar=avatars.get(user.id),
     )
 
 
@@ -65,6 +77,7 @@ def profile(
     user: users_pb2.User,
     post_counts: Mapping[int, int],
     stats: Mapping[int, stats_pb2.UserStats],
+    avatars: Mapping[int, media_pb2.Media],
 ) -> profiles_pb2.Profile:
     """A person as the caller sees them."""
     counted = stats.get(user.id, _NO_USER_STATS)
@@ -80,6 +93,7 @@ def profile(
         viewer_follows=counted.viewer_follows,
         follows_viewer=counted.follows_viewer,
         create_time=user.create_time,
+        avatar=avatars.get(user.id),
     )
 
 
@@ -101,6 +115,7 @@ def post(
         viewer_liked=counted.viewer_liked,
         create_time=stored.create_time,
         update_time=stored.update_time,
+        media=map(media, stored.media),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from google.protobuf import descriptor_pool, duration_pb2
@@ -28,6 +29,8 @@ from chassis.settings import Settings
 from chassis.store import Store
 from chassis.tls import Certificate, Peer
 from gateway import service as gateway
+from insta.posts.v1 import events_pb2 as post_events_pb2
+from insta.posts.v1 import events_pb2_grpc as post_events_pb2_grpc
 from insta.users.v1 import auth_pb2, auth_pb2_grpc, events_pb2, events_pb2_grpc
 from services.posts import service as posts
 from services.social import service as social
@@ -44,6 +47,10 @@ _EVENTS_MARGIN_SECONDS = 3.0
 # A token that lives longer than what is remembered of ended sessions would come back to life.
 _REVOKED_SECONDS = identity.LIFETIME_SECONDS + 12 * identity.LEEWAY_SECONDS
 _FIRST_NEWS_SECONDS = 5.0
+_EVENTS_WAIT = duration_pb2.Duration(seconds=_EVENTS_WAIT_SECONDS)
+# Each service has messages of its own, and they are all alike.
+_EVENT_STUBS = {"users": events_pb2_grpc.EventServiceStub, "posts": post_events_pb2_grpc.EventServiceStub}
+_EVENT_REQUESTS = {"users": events_pb2.ReadEventsRequest, "posts": post_events_pb2.ReadEventsRequest}
 
 log = logs.get(__name__)
 
@@ -69,16 +76,19 @@ class Assembly:
         self._endpoints: dict[str, Endpoint] = {}
         self._draining = asyncio.Event()
         self._background: list[tuple[BackgroundTask, Store]] = []
+        self._closing = ExitStack()
         self._running: list[asyncio.Task[None]] = []
         here = list(services)
         # Whoever verifies tokens asks the users service for its keys, and which sessions have ended.
         for name in {users.SERVICE.name, *(name for service in here for name in service.calls)}:
             self._channels[name] = self._channel(name, here)
+        followed = {name for service in here for name in service.follows}
+        self._events = {name: self._follower(name, clock.now()) for name in followed}
         # Sessions that ended before can have no token that is still valid.
-        self._first_event_time = clock.now() - _REVOKED_SECONDS * 1_000_000
-        self._user_events = Follower(users.SERVICE.name, self._read_user_events)
-        self._revocations = Revocations(self._user_events.age, _REVOKED_SECONDS)
-        self._user_events.subscribe(lambda event: self._revocations.add(event.sessions_ended.session_ids))
+        user_events = self._follower(users.SERVICE.name, clock.now() - _REVOKED_SECONDS * 1_000_000)
+        self._events[users.SERVICE.name] = user_events
+        self._revocations = Revocations(user_events.age, _REVOKED_SECONDS)
+        user_events.subscribe(lambda event: self._revocations.add(event.sessions_ended.session_ids))
         self._verifier = Verifier(self._fetch_keys, self._revocations)
         self._admission = Admission(settings.max_calls)
         limit = MutationLimit(settings.mutations_per_minute)
@@ -87,14 +97,16 @@ class Assembly:
             # A call within the process was admitted and counted when it came in.
             comes_in = service is served
             parts = self._parts(service)
-            servicers = service.servicers(parts)
-            if set(servicers) != set(service.contracts):
-                raise ValueError(f"the {service.name} service serves {set(servicers)}, not the contracts that it names")
-            if service is not GATEWAY and not servicers.keys() <= allowed.keys():
-                raise ValueError(f"nobody has said who may call {servicers.keys() - allowed.keys()}")
-            self._background += [(task, parts.store) for task in service.background(parts)]
+            self._closing.push(parts.closing)
+            built = service.build(parts)
+            names = built.servicers.keys()
+            if names != set(service.contracts):
+                raise ValueError(f"the {service.name} service serves {set(names)}, not the contracts that it names")
+            if service is not GATEWAY and not names <= allowed.keys():
+                raise ValueError(f"nobody has said who may call {names - allowed.keys()}")
+            self._background += [(task, parts.store) for task in built.background]
             self._endpoints |= endpoints_of(
-                servicers,
+                built.servicers,
                 self._verifier,
                 self.metrics,
                 self._admission if comes_in else None,
@@ -123,12 +135,12 @@ class Assembly:
 
     def begin(self) -> None:
         """Begin with what goes on beside the calls, until `close`."""
-        self._running.append(asyncio.create_task(self._user_events.run()))
+        self._running += [asyncio.create_task(follower.run()) for follower in self._events.values()]
         self._running += [asyncio.create_task(task.run(store)) for task, store in self._background]
 
     async def first_news(self) -> None:
         """Wait a while until it is known which sessions have ended."""
-        if not await self._user_events.wait_until_heard(_FIRST_NEWS_SECONDS):
+        if not await self._events[users.SERVICE.name].wait_until_heard(_FIRST_NEWS_SECONDS):
             log.warning("users service not reached yet; until then no call may change anything")
 
     async def close(self) -> None:
@@ -138,6 +150,7 @@ class Assembly:
         await asyncio.gather(*self._running, return_exceptions=True)
         for channel in self._channels.values():
             await channel.close()
+        self._closing.close()
         for store in self._stores:
             store.close()
 
@@ -153,13 +166,13 @@ class Assembly:
     def _parts(self, service: Service) -> Parts:
         channels = {name: self._channels[name] for name in service.calls}
         if service.migrations is None:
-            return Parts(self._settings, self.metrics, self._user_events, channels, draining=self._draining)
+            return Parts(self._settings, self.metrics, self._events, channels, draining=self._draining)
         writes, log_size = self.metrics.committed(service.name), self.metrics.log_size(service.name)
         database = open_store(self._settings, service, writes.observe, log_size.set)
         self._stores.append(database)
         premises = Premises(database, self._missing_users) if service.calls else None
         replies = Replies(database, database.write_now(secret, "replies"), premises)
-        return Parts(self._settings, self.metrics, self._user_events, channels, database, replies, self._draining)
+        return Parts(self._settings, self.metrics, self._events, channels, database, replies, self._draining)
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
@@ -170,18 +183,21 @@ class Assembly:
         stub = events_pb2_grpc.EventServiceStub(self._channels["users"])
         return (await stub.FindMissingUsers(events_pb2.FindMissingUsersRequest(user_ids=user_ids))).user_ids
 
-    async def _read_user_events(self, offset: int, limit: int) -> events_pb2.ReadEventsResponse:
-        stub = events_pb2_grpc.EventServiceStub(self._channels["users"])
-        request = events_pb2.ReadEventsRequest(
-            offset=offset,
-            start_time=clock.timestamp(self._first_event_time),
-            limit=limit,
-            wait=duration_pb2.Duration(seconds=_EVENTS_WAIT_SECONDS),
-        )
-        # After a silence the question waits for nothing: its answer tells that the users service is there (again).
-        if self._user_events.age() > _EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS:
-            request.ClearField("wait")
-        return await stub.ReadEvents(request, timeout=_EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS)
+    def _follower(self, name: str, first_event_time: int) -> Follower:
+        """Follows the event log of a service from a time on (microseconds since 1970)."""
+        stub: Any = _EVENT_STUBS[name](self._channels[name])
+        request_class = _EVENT_REQUESTS[name]
+        start_time = clock.timestamp(first_event_time)
+
+        async def read(offset: int, limit: int) -> Any:
+            request = request_class(offset=offset, start_time=start_time, limit=limit, wait=_EVENTS_WAIT)
+            # After a silence the question waits for nothing: its answer tells that the service is there (again).
+            if follower.age() > _EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS:
+                request.ClearField("wait")
+            return await stub.ReadEvents(request, timeout=_EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS)
+
+        follower = Follower(name, read)
+        return follower
 
 
 def address_of(settings: Settings, name: str) -> str:

@@ -11,11 +11,12 @@ from chassis.service import Parts
 from chassis.store import Database
 from chassis.tombstones import USER, bury_missing, referred_to
 from insta.users.v1 import events_pb2, events_pb2_grpc
-from services.posts.models import AuthorCounter, Post
+from services.posts.models import AuthorCounter, Media, Post, Upload
 
 _WAIT = duration_pb2.Duration(seconds=WAIT_SECONDS)
 
-_AUTHORS = [referred_to(field) for field in (Post.author_id, AuthorCounter.author_id, Reply.caller_id)]
+_OWNED = (Post.author_id, AuthorCounter.author_id, Media.owner_id, Upload.owner_id, Reply.caller_id)
+_AUTHORS = [referred_to(field) for field in _OWNED]
 
 
 def users(parts: Parts) -> Consumer:

@@ -1,4 +1,4 @@
-"""What the event log tells of posts. Each function runs in the transaction of what it tells."""
+"""What the event log tells of posts and avatars. Each function runs in the transaction of what it tells."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def post_deleted(db: Database, post_id: int, author_id: int) -> None:
     """The post is gone."""
     deleted = events_pb2.PostDeleted(post_id=post_id, author_id=author_id)
     events.append(db, events_pb2.Event(post_deleted=deleted))
+
+
+def avatar_changed(db: Database, user_id: int) -> None:
+    """Somebody has another avatar, or none."""
+    changed = events_pb2.AvatarChanged(user_id=user_id)
+    events.append(db, events_pb2.Event(avatar_changed=changed))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
-from chassis import clock
 from chassis.call import caller
 from chassis.masks import masked
 from chassis.paging import Pager
@@ -12,31 +11,37 @@ from chassis.replay import Replies
 from chassis.store import Database, Store
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from services.posts import erasure, feed, posts
+from services.posts.media import records
+from services.posts.messages import Messages
 
 
 class PostServicer(posts_pb2_grpc.PostServiceServicer):
-    def __init__(self, store: Store, replies: Replies, pager: Pager) -> None:
+    def __init__(self, store: Store, replies: Replies, pager: Pager, messages: Messages) -> None:
         self._store = store
         self._replies = replies
         self._pager = pager
+        self._messages = messages
 
     async def CreatePost(self, request: posts_pb2.CreatePostRequest, context: object) -> posts_pb2.CreatePostResponse:
 
         def create(db: Database) -> posts_pb2.CreatePostResponse:
-            post = posts.create(db, caller().user_id, request.title, request.description, request.image_urls)
-            return posts_pb2.CreatePostResponse(post=post_message(post))
+            post, media = posts.create(
+                db, caller().user_id, request.title, request.description, request.image_urls, request.media_ids
+            )
+            return posts_pb2.CreatePostResponse(post=self._messages.post(post, media))
 
         return await self._replies.write(request, posts_pb2.CreatePostResponse, create)
 
     async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
         post = await self._store.read(posts.get, request.post_id)
-        return posts_pb2.GetPostResponse(post=post_message(post))
+        (message,) = await self._with_media([post])
+        return posts_pb2.GetPostResponse(post=message)
 
     async def BatchGetPosts(
         self, request: posts_pb2.BatchGetPostsRequest, context: object
     ) -> posts_pb2.BatchGetPostsResponse:
         found = await self._store.read(posts.batch, request.post_ids)
-        return posts_pb2.BatchGetPostsResponse(posts=map(post_message, found))
+        return posts_pb2.BatchGetPostsResponse(posts=await self._with_media(found))
 
     async def ListPostsByAuthor(
         self, request: posts_pb2.ListPostsByAuthorRequest, context: object
@@ -45,7 +50,7 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
             posts.by_author, request.author_id, self._pager.start(request), self._pager.size(request) + 1
         )
         page, token = self._pager.page(request, found, lambda post: post.id)
-        return posts_pb2.ListPostsByAuthorResponse(posts=map(post_message, page), next_page_token=token)
+        return posts_pb2.ListPostsByAuthorResponse(posts=await self._with_media(page), next_page_token=token)
 
     async def ListPostsByAuthors(
         self, request: posts_pb2.ListPostsByAuthorsRequest, context: object
@@ -56,7 +61,7 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
             feed.by_authors, request.author_ids, self._pager.start(anybody), self._pager.size(anybody) + 1
         )
         page, token = self._pager.page(anybody, found, lambda post: post.id)
-        return posts_pb2.ListPostsByAuthorsResponse(posts=map(post_message, page), next_page_token=token)
+        return posts_pb2.ListPostsByAuthorsResponse(posts=await self._with_media(page), next_page_token=token)
 
     async def BatchCountPosts(
         self, request: posts_pb2.BatchCountPostsRequest, context: object
@@ -68,11 +73,18 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
 
     async def UpdatePost(self, request: posts_pb2.UpdatePostRequest, context: object) -> posts_pb2.UpdatePostResponse:
         wanted = request.post
-        values = {"title": wanted.title, "description": wanted.description, "image_urls": list(wanted.image_urls)}
+        values = {
+            "title": wanted.title,
+            "description": wanted.description,
+            "image_urls": list(wanted.image_urls),
+            "media": [media.id for media in wanted.media],
+        }
         changes = masked(values, request.update_mask)
+        media_ids = changes.pop("media", None)
 
         def update(db: Database) -> posts_pb2.UpdatePostResponse:
-            return posts_pb2.UpdatePostResponse(post=post_message(posts.update(db, caller(), wanted.id, changes)))
+            post, media = posts.update(db, caller(), wanted.id, changes, media_ids)
+            return posts_pb2.UpdatePostResponse(post=self._messages.post(post, media))
 
         return await self._replies.write(request, posts_pb2.UpdatePostResponse, update)
 
@@ -88,20 +100,6 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         erased, left = await self._store.read_long(erasure.left_of, request.user_id)
         return posts_pb2.GetErasureResponse(erased=erased, left=left)
 
-
-# Half a microsecond a post less than `json.loads`.
-_decode = json.JSONDecoder().raw_decode
-
-
-def post_message(post: posts.PostRow) -> posts_pb2.Post:
-    """A row as the message of the contract."""
-    message = posts_pb2.Post(
-        id=post.id,
-        author_id=post.author_id,
-        title=post.title,
-        description=post.description,
-        image_urls=_decode(post.image_urls)[0],
-    )
-    clock.set_timestamp(message.create_time, post.create_time)
-    clock.set_timestamp(message.update_time, post.update_time)
-    return message
+    async def _with_media(self, found: Sequence[posts.PostRow]) -> list[posts_pb2.Post]:
+        media = await self._store.read(records.of_posts, [post.id for post in found])
+        return self._messages.posts(found, media)

@@ -1,4 +1,4 @@
-"""Posts: written by their authors, counted per author in the transaction that adds or removes one."""
+"""Posts: written by their authors, with images, counted per author in the transaction that adds or removes one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
 from chassis.store import Database
-from services.posts import erasure, post_events
+from services.posts import authors, post_events
+from services.posts.media import records
+from services.posts.media.records import MediaRow
 from services.posts.models import AuthorCounter, Post
 
 
@@ -81,13 +83,18 @@ _count = compiled(
 )
 
 
-def create(db: Database, author_id: int, title: str, description: str, image_urls: Sequence[str]) -> PostRow:
-    """Add a post.
+def create(
+    db: Database, author_id: int, title: str, description: str, image_urls: Sequence[str], media_ids: Sequence[int]
+) -> tuple[PostRow, list[MediaRow]]:
+    """Add a post. Returns it with its images.
 
     Raises:
         Unauthenticated: the author was deleted, also if that happened a moment ago.
+        NotFound: there is no such image.
+        PermissionDenied: an image is another's.
+        FailedPrecondition: an image is shown already.
     """
-    erasure.refuse_gone_author(db, author_id)
+    authors.refuse_gone(db, author_id)
     post = _insert.one(
         db,
         author_id=author_id,
@@ -98,8 +105,9 @@ def create(db: Database, author_id: int, title: str, description: str, image_url
     )
     assert post is not None
     _count.run(db, author_id=author_id, change=1)
+    media = records.show_in_post(db, post.id, author_id, media_ids) if media_ids else []
     post_events.post_created(db, post.id, author_id)
-    return post
+    return post, media
 
 
 def get(db: Database, post_id: int) -> PostRow:
@@ -129,15 +137,19 @@ def counts(db: Database, author_ids: Sequence[int]) -> list[AuthorCount]:
     return _counts.all(db, ids=author_ids)
 
 
-def update(db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any]) -> PostRow:
-    """Set fields of a post of the caller's own.
+def update(
+    db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any], media_ids: Sequence[int] | None
+) -> tuple[PostRow, list[MediaRow]]:
+    """Set fields of a post of the caller's own. Returns it with its images.
 
     Args:
         changes: New values of title, description, image_urls.
+        media_ids: The images that it shows from now on. None: those that it shows.
 
     Raises:
-        NotFound: there is no such post.
-        PermissionDenied: it is another's.
+        NotFound: there is no such post or image.
+        PermissionDenied: one of them is another's.
+        FailedPrecondition: an image is shown elsewhere.
     """
     post = get(db, post_id)
     if post.author_id != caller.user_id:
@@ -147,14 +159,18 @@ def update(db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any
         "description": post.description,
         "image_urls": json.loads(post.image_urls),
     }
-    if changes.items() <= values.items():
-        return post
+    media = records.of_posts(db, [post_id])
+    same_media = media_ids is None or media_ids == [shown.id for shown in media]
+    if same_media and changes.items() <= values.items():
+        return post, media
     values.update(changes)
     values["image_urls"] = json.dumps(values["image_urls"])
     changed = _update.one(db, id=post_id, now=clock.now(), **values)
     assert changed is not None
+    if media_ids is not None and not same_media:
+        media = records.show_in_post(db, post_id, post.author_id, media_ids)
     post_events.post_updated(db, post_id, post.author_id)
-    return changed
+    return changed, media
 
 
 def delete(db: Database, caller: Caller, post_id: int) -> None:
@@ -167,6 +183,7 @@ def delete(db: Database, caller: Caller, post_id: int) -> None:
     post = get(db, post_id)
     if post.author_id != caller.user_id and not caller.staff:
         raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "only the author of a post and staff can delete it")
+    records.delete_of_posts(db, [post_id])
     _delete.run(db, id=post_id)
     _count.run(db, author_id=post.author_id, change=-1)
     post_events.post_deleted(db, post_id, post.author_id)

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chassis import background, events
 from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
-from chassis.service import Parts, Service
+from chassis.service import Built, Parts, Service
 from services.posts import consumers, erasure
 from services.posts.event_servicer import EventServicer
 from services.posts.post_servicer import PostServicer
 
 
-def _servicers(parts: Parts) -> Mapping[str, object]:
+def _build(parts: Parts) -> Built:
     pager = Pager(parts.store.write_now(secret, "paging"))
     parts.store.write_now(events.begin)
-    return {
-        "insta.posts.v1.PostService": PostServicer(parts.store, parts.replies, pager),
+    blobs = parts.closing.enter_context(closing(_open_blobs(parts)))
+    workshop = parts.closing.enter_context(closing(Workshop()))
+    messages = Messages(blobs)
+    studio = Studio(parts.store, blobs, workshop)
+    servicers = {
+        "insta.posts.v1.PostService": PostServicer(parts.store, parts.replies, pager, messages),
+        "insta.posts.v1.MediaService": MediaServicer(parts.store, parts.replies, blobs, studio, messages),
         "insta.posts.v1.EventService": EventServicer(parts.store, parts.draining),
     }
-
-
-def _background(parts: Parts) -> Sequence[BackgroundTask]:
-    return (
+    background_tasks = (
         BackgroundTask("consumer-users", consumers.users(parts).step, pause_seconds=0.02),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
+        collector.collecting(parts.store, blobs),
     )
+    return Built(servicers, background_tasks)
 
 
 SERVICE = Service(
     name="posts",
     port=50053,
     metrics_port=9092,
-    contracts=("insta.posts.v1.PostService", "insta.posts.v1.EventService"),
+    contracts=("insta.posts.v1.PostService", "insta.posts.v1.MediaService", "insta.posts.v1.EventService"),
     calls=("users",),
-    servicers=_servicers,
+    build=_build,
     migrations=Path(__file__).parent / "migrations",
-    background=_background,
 )

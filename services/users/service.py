@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chassis import background, events
-from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
-from chassis.service import Parts, Service
+from chassis.service import Built, Parts, Service
 from services.users import erasure, keys
 from services.users.auth_servicer import AuthServicer
 from services.users.event_servicer import EventServicer
@@ -19,25 +17,23 @@ from services.users.session_servicer import SessionServicer
 from services.users.user_servicer import UserServicer
 
 
-def _servicers(parts: Parts) -> Mapping[str, object]:
+def _build(parts: Parts) -> Built:
     parts.store.write_now(keys.ensure)
     parts.store.write_now(events.begin)
     pager = Pager(parts.store.write_now(secret, "paging"))
     passwords = Passwords(parts.settings.bcrypt_cost)
     check = PasswordCheck(parts.store, passwords, parts.settings.login_throttle)
-    return {
+    servicers = {
         "insta.users.v1.UserService": UserServicer(parts.store, parts.replies, pager, passwords, check),
         "insta.users.v1.AuthService": AuthServicer(parts.store, parts.replies, passwords, check),
         "insta.users.v1.SessionService": SessionServicer(parts.store, parts.replies),
         "insta.users.v1.EventService": EventServicer(parts.store, parts.draining),
     }
-
-
-def _background(parts: Parts) -> Sequence[BackgroundTask]:
-    return (
+    background_tasks = (
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
     )
+    return Built(servicers, background_tasks)
 
 
 SERVICE = Service(
@@ -51,7 +47,6 @@ SERVICE = Service(
         "insta.users.v1.EventService",
     ),
     calls=(),
-    servicers=_servicers,
+    build=_build,
     migrations=Path(__file__).parent / "migrations",
-    background=_background,
 )

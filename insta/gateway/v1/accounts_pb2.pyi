@@ -67,7 +67,9 @@ class Account(_message.Message):
 
     @_builtins.property
     def avatar(self) -> _media_pb2.Media:
-        """The image that the person is shown with, if there is one. Left out while the posts service cannot be reached. Output only."""
+        """The image that the person is shown with, if there is one. Left out while the posts service cannot be reached, and by Register and
+        Login. Output only.
+        """
 
     def __init__(
         self,

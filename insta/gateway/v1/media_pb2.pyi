@@ -163,6 +163,7 @@ class UploadHeader(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     ALT_TEXT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     content_type: _builtins.str
     """Of the file: image/jpeg, image/png, image/webp, image/avif or image/gif."""
     size: _builtins.int
@@ -173,6 +174,8 @@ class UploadHeader(_message.Message):
     """Names this request. For 24 hours the same file with the same header gets the first answer and has no second effect;
     another one: INVALID_ARGUMENT (REQUEST_ID_REUSED). Optional: up to 64 letters, digits, dashes and underscores.
     """
+    sha256: _builtins.bytes
+    """SHA-256 of the file, 32 bytes, which it is compared with when it has come. Optional."""
     def __init__(
         self,
         *,
@@ -180,10 +183,11 @@ class UploadHeader(_message.Message):
         size: _builtins.int = ...,
         alt_text: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_text", b"alt_text", "content_type", b"content_type", "request_id", b"request_id", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alt_text", b"alt_text", "content_type", b"content_type", "request_id", b"request_id", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

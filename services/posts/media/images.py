@@ -40,6 +40,8 @@ _BLURHASH_COMPONENTS = (4, 3)
 # More pixels change nothing that 12 components could show.
 _BLURHASH_PIXELS = (32, 24)
 
+_EXTENSIONS = {Format.WEBP.content_type: "webp", Format.JPEG.content_type: "jpg"}
+
 # Named one by one: whatever else Pillow can read is never tried.
 _DECODERS: dict[Format, type[ImageFile]] = {
     Format.JPEG: JpegImageFile,
@@ -57,6 +59,11 @@ class Variant(NamedTuple):
     height: int
     content_type: str
     data: bytes
+
+    @property
+    def name(self) -> str:
+        """What its blob is called."""
+        return variant_name(self.width, self.content_type)
 
 
 class Processed(NamedTuple):
@@ -80,6 +87,11 @@ class _Decoded(NamedTuple):
     image: Image.Image
     width: int
     height: int
+
+
+def variant_name(width: int, content_type: str) -> str:
+    """What the blob of a variant is called: 640.webp. An image has no two variants of the same width and type."""
+    return f"{width}.{_EXTENSIONS[content_type]}"
 
 
 def process(data: bytes, declared: str) -> Processed:

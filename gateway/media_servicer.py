@@ -1,0 +1,98 @@
+"""MediaService: images, passed on piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from gateway import views
+from gateway.backends import Backends
+from insta.gateway.v1 import media_pb2, media_pb2_grpc
+from insta.posts.v1 import media_pb2 as stored_media_pb2
+
+
+class MediaServicer(media_pb2_grpc.MediaServiceServicer):
+    def __init__(self, backends: Backends) -> None:
+        self._media = backends.media
+
+    async def UploadMedia(
+        self, requests: AsyncIterator[media_pb2.UploadMediaRequest], context: object
+    ) -> media_pb2.UploadMediaResponse:
+        uploaded = await self._media.UploadMedia(_passed_on(requests))
+        return media_pb2.UploadMediaResponse(media=views.media(uploaded.media))
+
+    async def StartUpload(
+        self, request: media_pb2.StartUploadRequest, context: object
+    ) -> media_pb2.StartUploadResponse:
+        started = await self._media.StartUpload(
+            stored_media_pb2.StartUploadRequest(
+                content_type=request.content_type, size=request.size, request_id=request.request_id
+            )
+        )
+        return media_pb2.StartUploadResponse(
+            upload_id=started.upload_id, url=started.url, fields=started.fields, expire_time=started.expire_time
+        )
+
+    async def FinishUpload(
+        self, request: media_pb2.FinishUploadRequest, context: object
+    ) -> media_pb2.FinishUploadResponse:
+        finished = await self._media.FinishUpload(
+            stored_media_pb2.FinishUploadRequest(
+                upload_id=request.upload_id, alt_text=request.alt_text, request_id=request.request_id
+            )
+        )
+        return media_pb2.FinishUploadResponse(media=views.media(finished.media))
+
+    async def GetMedia(self, request: media_pb2.GetMediaRequest, context: object) -> media_pb2.GetMediaResponse:
+        found = await self._media.GetMedia(stored_media_pb2.GetMediaRequest(media_id=request.media_id))
+        return media_pb2.GetMediaResponse(media=views.media(found.media))
+
+    async def DownloadMedia(
+        self, request: media_pb2.DownloadMediaRequest, context: object
+    ) -> AsyncGenerator[media_pb2.DownloadMediaResponse, None]:
+        parts = self._media.DownloadMedia(
+            stored_media_pb2.DownloadMediaRequest(
+                media_id=request.media_id, max_width=request.max_width, content_type=request.content_type
+            )
+        )
+        async for part in parts:
+            if part.HasField("variant"):
+                yield media_pb2.DownloadMediaResponse(variant=views.variant(part.variant))
+            else:
+                yield media_pb2.DownloadMediaResponse(chunk=part.chunk)
+
+    async def UpdateMedia(
+        self, request: media_pb2.UpdateMediaRequest, context: object
+    ) -> media_pb2.UpdateMediaResponse:
+        updated = await self._media.UpdateMedia(
+            stored_media_pb2.UpdateMediaRequest(
+                media_id=request.media_id, alt_text=request.alt_text, request_id=request.request_id
+            )
+        )
+        return media_pb2.UpdateMediaResponse(media=views.media(updated.media))
+
+    async def DeleteMedia(
+        self, request: media_pb2.DeleteMediaRequest, context: object
+    ) -> media_pb2.DeleteMediaResponse:
+        await self._media.DeleteMedia(
+            stored_media_pb2.DeleteMediaRequest(media_id=request.media_id, request_id=request.request_id)
+        )
+        return media_pb2.DeleteMediaResponse()
+
+
+async def _passed_on(
+    requests: AsyncIterator[media_pb2.UploadMediaRequest],
+) -> AsyncIterator[stored_media_pb2.UploadMediaRequest]:
+    async for request in requests:
+        if request.HasField("header"):
+            header = request.header
+            yield stored_media_pb2.UploadMediaRequest(
+                header=stored_media_pb2.UploadHeader(
+                    content_type=header.content_type,
+                    size=header.size,
+                    alt_text=header.alt_text,
+                    request_id=header.request_id,
+                    sha256=header.sha256,
+                )
+            )
+        else:
+            yield stored_media_pb2.UploadMediaRequest(chunk=request.chunk)

@@ -1,0 +1,59 @@
+"""Deletes what nothing refers to from the store of images, after the commit in which that became so, and until it is done."""
+
+from __future__ import annotations
+
+from chassis import clock, errors
+from chassis.background import BackgroundTask
+from chassis.errors import Reason
+from chassis.store import Database, Store
+from services.posts.media import direct_uploads, discards, records
+from services.posts.media.blob_store import BlobStore, BlobStoreError
+
+_AT_ONCE = 20
+_PAUSE_SECONDS = 0.2
+# What could not be deleted is tried again after so long, also by the process after one that died.
+_AGAIN_MICROS = 10 * 1_000_000
+
+
+def collecting(store: Store, blobs: BlobStore) -> BackgroundTask:
+    """Deletes images that nothing showed for a day, and the blobs of all that were deleted."""
+
+    async def step() -> bool:
+        now = clock.now()
+        if await store.read(records.any_expired, now):
+            await store.write(records.delete_expired, now, _AT_ONCE)
+        elif not await store.read(discards.any_due, now):
+            return False
+        await collect(store, blobs)
+        return True
+
+    return BackgroundTask("collector", step, _PAUSE_SECONDS)
+
+
+async def collect(store: Store, blobs: BlobStore) -> int:
+    """Delete some folders that are due. Returns how many.
+
+    Raises:
+        Unavailable: the store of images cannot be reached.
+    """
+    folders = await store.write(_begin)
+    deleted = []
+    try:
+        for folder in folders:
+            await blobs.delete(folder)
+            deleted.append(folder)
+    except BlobStoreError as failure:
+        text = f"images could not be deleted: {failure}"
+        raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text) from None
+    finally:
+        if deleted:
+            await store.write(discards.finish, deleted)
+    return len(deleted)
+
+
+def _begin(db: Database) -> list[str]:
+    now = clock.now()
+    folders = discards.begin_due(db, now, now + _AGAIN_MICROS, _AT_ONCE)
+    for folder in folders:
+        direct_uploads.forget(db, folder)
+    return list(folders)

@@ -1,0 +1,95 @@
+"""Folders of blobs that are to be deleted from the store: what nothing refers to, not yet or no longer.
+
+A folder is among them from before its first blob is written until the transaction in which something begins to refer to
+it, and from the transaction on in which nothing does any more. So whatever happens in between, each folder in the
+store is referred to or is here: none is lost, and none is deleted that something refers to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import peewee
+
+from chassis import clock
+from chassis.query import compiled, param
+from chassis.store import Database
+from services.posts.models import Discard
+
+_put = compiled(
+    Discard.insert(folder=param("folder"), owner_id=param("owner_id"), due_time=param("due_time"), begun=0).on_conflict(
+        conflict_target=[Discard.folder], preserve=[Discard.due_time]
+    )
+)
+_take_out = compiled(Discard.delete().where(Discard.folder == param("folder"), Discard.begun == param("no")))
+_some_due = Discard.select(Discard.folder).where(Discard.due_time <= param("now")).limit(param("limit"))
+_due = compiled(_some_due)
+_begin = compiled(
+    Discard.update(begun=1, due_time=param("again")).where(Discard.folder.in_(_some_due)).returning(Discard.folder)
+)
+_delete = compiled(Discard.delete().where(Discard.folder == param("folder")))
+_give_up = compiled(
+    Discard.update(due_time=param("now")).where(Discard.folder == param("folder"), Discard.due_time > param("now"))
+)
+_hasten = compiled(
+    Discard.update(due_time=param("now")).where(Discard.owner_id == param("owner_id"), Discard.due_time > param("now"))
+)
+_count_held = compiled(
+    Discard.select(peewee.fn.count(Discard.folder)).where(
+        Discard.owner_id == param("owner_id"), Discard.due_time > param("now"), Discard.begun == param("no")
+    )
+)
+_count_of = compiled(Discard.select(peewee.fn.count(Discard.folder)).where(Discard.owner_id == param("owner_id")))
+
+
+def hold(db: Database, folder: str, owner_id: int, due_time: int) -> None:
+    """Let a folder be written to: it is deleted at a time (microseconds since 1970), unless it is taken out before."""
+    _put.run(db, folder=folder, owner_id=owner_id, due_time=due_time)
+
+
+def add(db: Database, folder: str, owner_id: int) -> None:
+    """Let a folder be deleted as soon as can be."""
+    _put.run(db, folder=folder, owner_id=owner_id, due_time=clock.now())
+
+
+def give_up(db: Database, folder: str) -> None:
+    """Nothing is made of a folder that was held. One that something refers to by now is left alone."""
+    _give_up.run(db, folder=folder, now=clock.now())
+
+
+def take_out(db: Database, folder: str) -> bool:
+    """Something refers to a folder from this transaction on. False: too late, it is being deleted."""
+    return _take_out.run(db, folder=folder, no=0) > 0
+
+
+def any_due(db: Database, now: int) -> bool:
+    """Whether there is something to delete."""
+    return bool(_due.all(db, now=now, limit=1))
+
+
+def begin_due(db: Database, now: int, again: int, limit: int) -> Sequence[str]:
+    """Begin to delete some folders that are due. They are due again at a time at which that is tried anew."""
+    return [row[0] for row in _begin.all(db, now=now, again=again, limit=limit)]
+
+
+def finish(db: Database, folders: Iterable[str]) -> None:
+    """These are deleted."""
+    for folder in folders:
+        _delete.run(db, folder=folder)
+
+
+def hasten(db: Database, owner_id: int) -> None:
+    """Let all that is held for somebody be deleted as soon as can be."""
+    _hasten.run(db, owner_id=owner_id, now=clock.now())
+
+
+def count_held(db: Database, owner_id: int) -> int:
+    """How many folders are held for somebody, to be made an image of."""
+    count: int = _count_held.all(db, owner_id=owner_id, now=clock.now(), no=0)[0][0]
+    return count
+
+
+def count_of(db: Database, owner_id: int) -> int:
+    """How many folders of somebody are still to be deleted, or held."""
+    count: int = _count_of.all(db, owner_id=owner_id)[0][0]
+    return count

@@ -1,0 +1,101 @@
+"""From the bytes of a file to an image that can be shown: processed, its variants stored, and its row written."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from chassis import errors
+from chassis.errors import Reason
+from chassis.store import Database, Store
+from services.posts.media import discards, records, refusal
+from services.posts.media.blob_store import Blob, BlobStore, BlobStoreError, BlobStoreFull
+from services.posts.media.images import Processed
+from services.posts.media.receiving import busy
+from services.posts.media.records import MediaRow
+from services.posts.media.refusal import ImageRefused
+from services.posts.media.workshop import Workshop, WorkshopBusy, WorkshopFailed
+
+Result = TypeVar("Result")
+
+_REASONS = {
+    refusal.Reason.EMPTY: Reason.REASON_UPLOAD_INCOMPLETE,
+    refusal.Reason.UNKNOWN_FORMAT: Reason.REASON_IMAGE_FORMAT_UNKNOWN,
+    refusal.Reason.ANOTHER_FORMAT: Reason.REASON_IMAGE_FORMAT_DIFFERS,
+    refusal.Reason.TOO_MANY_PIXELS: Reason.REASON_IMAGE_TOO_LARGE,
+    refusal.Reason.TOO_MANY_SCANS: Reason.REASON_IMAGE_TOO_LARGE,
+    refusal.Reason.ANIMATED: Reason.REASON_IMAGE_ANIMATED,
+    refusal.Reason.DAMAGED: Reason.REASON_IMAGE_DAMAGED,
+}
+
+
+class Studio:
+    """Makes images of files."""
+
+    def __init__(self, store: Store, blobs: BlobStore, workshop: Workshop) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._workshop = workshop
+
+    async def make(
+        self,
+        owner_id: int,
+        data: bytes,
+        content_type: str,
+        alt_text: str,
+        write: Callable[[Callable[[Database], MediaRow]], Awaitable[Result]],
+    ) -> Result:
+        """Make an image of a file, or leave nothing behind.
+
+        Args:
+            content_type: Of the file, as who uploads it says.
+            write: Runs the change that makes the row, with whatever else is to be in its transaction.
+
+        Raises:
+            InvalidArgument: the file is no image that is taken.
+            ResourceExhausted: too many images are under way, or there is no space left.
+            Unavailable: the store cannot be reached.
+        """
+        processed = await self._process(data, content_type)
+        folder = new_folder()
+        await self._store.write(records.begin, owner_id, folder)
+        try:
+            with storing():
+                await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
+            return await write(lambda db: records.add(db, owner_id, folder, content_type, processed, alt_text))
+        except Exception:
+            # If nobody waits any more, or this cannot be written either: it is deleted after a day.
+            with suppress(errors.Error):
+                await self._store.write(discards.give_up, folder)
+            raise
+
+    async def _process(self, data: bytes, content_type: str) -> Processed:
+        try:
+            return await self._workshop.process(data, content_type)
+        except ImageRefused as refused:
+            raise errors.InvalidArgument(_REASONS[refused.reason], refused.text) from None
+        except WorkshopBusy:
+            raise busy("more images are being uploaded than can be processed; try again") from None
+        except WorkshopFailed as failure:
+            # What it died of may well be the image: nobody is told to try again.
+            raise errors.InvalidArgument(Reason.REASON_IMAGE_DAMAGED, str(failure)) from None
+
+
+def new_folder() -> str:
+    """A name that nobody can guess: whoever knows it can see what is in the folder."""
+    return secrets.token_hex(16)
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Turn failures of the store of images into errors of the call."""
+    try:
+        yield
+    except BlobStoreFull:
+        text = "the store of images is full; nothing was stored"
+        raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
+    except BlobStoreError:
+        text = "the store of images cannot be reached; nothing was stored"
+        raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None

@@ -1,0 +1,68 @@
+"""Rows as messages of the contract."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+
+from chassis import clock
+from insta.posts.v1 import media_pb2, posts_pb2
+from services.posts.media.blob_store import BlobStore
+from services.posts.media.images import variant_name
+from services.posts.media.records import MediaRow
+from services.posts.posts import PostRow
+
+# Half a microsecond a post less than `json.loads`.
+_decode = json.JSONDecoder().raw_decode
+
+
+class Messages:
+    """Makes them.
+
+    Args:
+        blobs: Tells where images are to be had.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    def media(self, row: MediaRow) -> media_pb2.Media:
+        """An image."""
+        message = media_pb2.Media(
+            id=row.id,
+            owner_id=row.owner_id,
+            content_type=row.content_type,
+            width=row.width,
+            height=row.height,
+            blurhash=row.blurhash,
+            alt_text=row.alt_text,
+            variants=[self._variant(row.folder, *variant) for variant in json.loads(row.variants)],
+        )
+        clock.set_timestamp(message.create_time, row.create_time)
+        if self._blobs.url_seconds is not None:
+            clock.set_timestamp(message.url_expire_time, clock.now() + self._blobs.url_seconds * 1_000_000)
+        return message
+
+    def post(self, post: PostRow, media: Iterable[MediaRow]) -> posts_pb2.Post:
+        """A post with its images."""
+        message = posts_pb2.Post(
+            id=post.id,
+            author_id=post.author_id,
+            title=post.title,
+            description=post.description,
+            image_urls=_decode(post.image_urls)[0],
+            media=map(self.media, media),
+        )
+        clock.set_timestamp(message.create_time, post.create_time)
+        clock.set_timestamp(message.update_time, post.update_time)
+        return message
+
+    def posts(self, posts: Iterable[PostRow], media: Sequence[MediaRow]) -> list[posts_pb2.Post]:
+        """Posts with the images that are in them, which are in the order of their posts."""
+        by_post = {post_id: list(rows) for post_id, rows in itertools.groupby(media, lambda row: row.post_id)}
+        return [self.post(post, by_post.get(post.id, ())) for post in posts]
+
+    def _variant(self, folder: str, width: int, height: int, content_type: str, size: int) -> media_pb2.Variant:
+        url = self._blobs.url(folder, variant_name(width, content_type))
+        return media_pb2.Variant(width=width, height=height, content_type=content_type, size=size, url=url)
