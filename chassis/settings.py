@@ -22,7 +22,8 @@ _CALLER = re.compile(r"([A-Za-z_][\w.]*)=([a-z](?:[a-z0-9.-]*[a-z0-9])?)")
 # The name of a bucket, and folders in it.
 _BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w-][\w.-]*)*)/?", re.ASCII)
 _WEB_ADDRESS = re.compile(
-    r"https?://(?:\[[0-9a-fA-F:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(\d{1,5}))?(?:/[\w.~%-]+)*/?", re.ASCII
+    r"https?://(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9._-]*[a-zA-Z0-9])?)(?::(\d{1,5}))?(?:/[\w.~%-]+)*/?",
+    re.ASCII,
 )
 
 # Of an address, whatever may be the secret of somebody who has put it there.
