@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from chassis import logs
 
@@ -19,8 +19,38 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s/\[\]]+):(\d{1,5})")
 _CALLER = re.compile(r"([A-Za-z_][\w.]*)=([a-z](?:[a-z0-9.-]*[a-z0-9])?)")
 
 
+# The name of a bucket, and folders in it.
+_BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w-][\w.-]*)*)/?", re.ASCII)
+_WEB_ADDRESS = re.compile(
+    r"https?://(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9._-]*[a-zA-Z0-9])?)(?::(\d{1,5}))?(?:/[\w.~%-]+)*/?",
+    re.ASCII,
+)
+
+# Of an address, whatever may be the secret of somebody who has put it there.
+_BEFORE_AT = re.compile(r"(?<=//).*@")
+
+
 class SettingError(Exception):
     """A setting has a value that it cannot have; the text names the setting and what it takes."""
+
+
+class MediaFolder(NamedTuple):
+    """Images are kept in a folder. None: `media` in the folder of the databases."""
+
+    path: Path | None
+
+    def __str__(self) -> str:
+        return f"file:{self.path or ''}"
+
+
+class MediaBucket(NamedTuple):
+    """Images are kept in a bucket of S3, under a prefix if that is not empty."""
+
+    name: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.name}" + (f"/{self.prefix}" if self.prefix else "")
 
 
 def _folder(text: str) -> Path:
@@ -71,6 +101,24 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _media_place(text: str) -> MediaFolder | MediaBucket:
+    if text == "file:":
+        return MediaFolder(None)
+    # What follows two slashes would be a host.
+    if text.startswith("file:") and (not text.startswith("file://") or text.startswith("file:///")):
+        return MediaFolder(Path(re.sub("^/+", "/", text.removeprefix("file:"))))
+    if match := _BUCKET.fullmatch(text):
+        return MediaBucket(match[1], match[2].removeprefix("/"))
+    raise ValueError("must be file:FOLDER or s3://BUCKET/PREFIX; credentials stand in AWS_ACCESS_KEY_ID and the like")
+
+
+def _web_address(text: str) -> str:
+    match = _WEB_ADDRESS.fullmatch(text)
+    if not match or not 0 < int(match[1] or 443) <= 65535:
+        raise ValueError("must be an address such as https://images.example.com, without a name or a password")
+    return text.rstrip("/")
 
 
 def _level(text: str) -> str:
@@ -124,6 +172,17 @@ class Settings:
     )
     drain_seconds: int = _setting(10, _number(0, 600), "how long a stop waits for calls under way")
     bcrypt_cost: int = _setting(12, _number(4, 16), "cost of a password's hash; each step doubles its time")
+    media_url: MediaFolder | MediaBucket = _setting(  # noqa: RUF009
+        _media_place("file:"),
+        _media_place,
+        "where images are kept: file:FOLDER, by default media in the folder of the databases, or s3://BUCKET/PREFIX,"
+        " with credentials from the environment as AWS tools take them",
+    )
+    media_s3_endpoint: str = _setting("", _web_address, "address of an S3 that is not Amazon's")
+    media_public_url: str = _setting(
+        "", _web_address, "what the addresses of images begin with; without, those in S3 are signed and expire"
+    )
+    media_url_seconds: int = _setting(3600, _number(60, 604_800), "how long signed addresses of images are good for")
     log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")
     log_pretty: bool = _setting(False, _switch, "log lines for people in place of JSON; true on a terminal")
 
@@ -142,7 +201,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         try:
             values[field.name] = field.metadata["parse"](text)
         except ValueError as wrong:
-            raise SettingError(f"{PREFIX}{field.name.upper()}={text}: {wrong}") from None
+            raise SettingError(f"{PREFIX}{field.name.upper()}={_BEFORE_AT.sub('***@', text)}: {wrong}") from None
     return Settings(**values)
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from chassis import settings
-from chassis.settings import SettingError, Settings
+from chassis.settings import MediaBucket, MediaFolder, SettingError, Settings
 from suite.main import main
 from tests.running import environment, insta
 
@@ -26,6 +26,36 @@ ADDRESSES = (
     "::1:80",
 )
 SWITCHES = ("", "yes", "2", "on ")
+WEB_ADDRESSES = (
+    "",
+    "images.example.com",
+    "ftp://images.example.com",
+    "https://",
+    "https://:443",
+    "https://images.example.com:0",
+    "https://images.example.com:65536",
+    "https://images.example.com:https",
+    "https://images.example.com/?a=b",
+    "https://images.example.com/#a",
+    "https://images.example.com/a b",
+    "https://[::1",
+)
+PLACES = (
+    "",
+    "media",
+    "/media",
+    "file",
+    "file://host/media",
+    "s3:images",
+    "s3://",
+    "s3://ab",
+    "s3://Images",
+    "s3://images_",
+    "s3://images//posts",
+    "s3://images/../posts",
+    "s3://images/posts?region=eu-west-1",
+    "http://127.0.0.1:8333/images",
+)
 CALLERS = (
     "",
     "reports",
@@ -58,6 +88,10 @@ WRONG = {
     "INSTA_LOGIN_THROTTLE": SWITCHES,
     "INSTA_MUTATIONS_PER_MINUTE": ("", "-1", "1000001", "1.5", "many"),
     "INSTA_BCRYPT_COST": ("", "3", "17", "cheap"),
+    "INSTA_MEDIA_URL": PLACES,
+    "INSTA_MEDIA_S3_ENDPOINT": WEB_ADDRESSES,
+    "INSTA_MEDIA_PUBLIC_URL": WEB_ADDRESSES,
+    "INSTA_MEDIA_URL_SECONDS": ("", "59", "604801", "1.5", "1h"),
     "INSTA_LOG_LEVEL": ("", "loud", "info "),
     "INSTA_LOG_PRETTY": SWITCHES,
 }
@@ -80,6 +114,10 @@ RIGHT = {
     "INSTA_LOGIN_THROTTLE": "0",
     "INSTA_MUTATIONS_PER_MINUTE": "0",
     "INSTA_BCRYPT_COST": "4",
+    "INSTA_MEDIA_URL": "s3://images.example/posts/v1",
+    "INSTA_MEDIA_S3_ENDPOINT": "http://127.0.0.1:8333",
+    "INSTA_MEDIA_PUBLIC_URL": "https://images.example.com/posts/",
+    "INSTA_MEDIA_URL_SECONDS": "604800",
     "INSTA_LOG_LEVEL": "DEBUG",
     "INSTA_LOG_PRETTY": "1",
 }
@@ -127,9 +165,47 @@ def test_right_settings_are_taken() -> None:
         login_throttle=False,
         mutations_per_minute=0,
         bcrypt_cost=4,
+        media_url=MediaBucket("images.example", "posts/v1"),
+        media_s3_endpoint="http://127.0.0.1:8333",
+        media_public_url="https://images.example.com/posts",
+        media_url_seconds=604_800,
         log_level="debug",
         log_pretty=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("file:", MediaFolder(None)),
+        ("file:images", MediaFolder(Path("images"))),
+        ("file:/var/images", MediaFolder(Path("/var/images"))),
+        ("file:///var/images", MediaFolder(Path("/var/images"))),
+        ("s3://images", MediaBucket("images", "")),
+        ("s3://images/", MediaBucket("images", "")),
+        ("s3://images/posts/", MediaBucket("images", "posts")),
+    ],
+)
+def test_images_are_kept_in_a_folder_or_a_bucket(text: str, place: MediaFolder | MediaBucket) -> None:
+    assert settings.from_environment({"INSTA_MEDIA_URL": text}).media_url == place
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("INSTA_MEDIA_URL", "s3://KEY:se/cr@t@images"),
+        ("INSTA_MEDIA_S3_ENDPOINT", "https://KEY:se/cr@t@images.example.com"),
+        ("INSTA_MEDIA_PUBLIC_URL", "https://KEY@images.example.com"),
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(variable: str, value: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        settings.from_environment({variable: value})
+
+    assert str(refused.value).startswith(f"{variable}=")
+    assert "images" in str(refused.value)
+    assert "KEY" not in str(refused.value).replace("AWS_ACCESS_KEY_ID", "")
+    assert "t@" not in str(refused.value)
 
 
 def test_without_settings_the_defaults_hold() -> None:
