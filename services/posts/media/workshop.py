@@ -285,8 +285,8 @@ class _Process:
 
 
 def _started(command: list[str], line: socket.socket) -> subprocess.Popen[bytes]:
-    # Nothing of Python runs between fork and exec, where the locks of gRPC's threads would stay taken. In a group of its
-    # own a Ctrl-C does not reach it; in a session of its own the kernel might weigh it without its niceness.
+    # Python does nothing between fork and exec here, where gRPC's locks might be held by threads that are not there. In
+    # a group of its own no Ctrl-C reaches it; in a session of its own the kernel might weigh it without its niceness.
     return subprocess.Popen(
         command,
         stdin=line.fileno(),
