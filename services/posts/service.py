@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from chassis import background, events
@@ -11,13 +12,19 @@ from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
 from services.posts import consumers, erasure
 from services.posts.event_servicer import EventServicer
+from services.posts.media import collector
+from services.posts.media.blob_store import open_blob_store
+from services.posts.media.studio import Studio
+from services.posts.media.workshop import Workshop
+from services.posts.media_servicer import MediaServicer
+from services.posts.messages import Messages
 from services.posts.post_servicer import PostServicer
 
 
 def _build(parts: Parts) -> Built:
     pager = Pager(parts.store.write_now(secret, "paging"))
     parts.store.write_now(events.begin)
-    blobs = parts.closing.enter_context(closing(_open_blobs(parts)))
+    blobs = parts.closing.enter_context(closing(open_blob_store(parts.settings, _base_url(parts))))
     workshop = parts.closing.enter_context(closing(Workshop()))
     messages = Messages(blobs)
     studio = Studio(parts.store, blobs, workshop)
