@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from starlette.types import ASGIApp
+
 from chassis.background import BackgroundTask
 from chassis.follower import Follower
 from chassis.metrics import Metrics
@@ -41,6 +43,7 @@ class Service:
         follows: Names of those of them whose event logs each of its processes follows, beside that of users.
         build: Makes what it consists of in a process.
         migrations: The folder of its schema changes. None: it has no database.
+        web: Makes what it serves to everybody over HTTP, at `media_listen`, wherever it runs. None: nothing.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Service:
     build: Callable[[Parts], Built]
     follows: tuple[str, ...] = ()
     migrations: Path | None = None
+    web: Callable[[Settings], ASGIApp | None] = lambda settings: None
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ class Settings:
     data: Path = _setting(Path("var"), _folder, "folder of the databases")  # noqa: RUF009 (it makes a field)
     listen: str = _setting("", _address, "host:port of gRPC; by default the part's own on 127.0.0.1")
     metrics_listen: str = _setting("", _address, "host:port of /metrics; by default the part's own on 127.0.0.1")
+    media_listen: str = _setting("127.0.0.1:8080", _address, "host:port of images, over HTTP")
     users_address: str = _setting("127.0.0.1:50052", _target, "where the users service is, apart")
     posts_address: str = _setting("127.0.0.1:50053", _target, "where the posts service is, apart")
     social_address: str = _setting("127.0.0.1:50054", _target, "where the social service is, apart")
@@ -185,6 +186,18 @@ class Settings:
     media_url_seconds: int = _setting(3600, _number(60, 604_800), "how long signed addresses of images are good for")
     log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")
     log_pretty: bool = _setting(False, _switch, "log lines for people in place of JSON; true on a terminal")
+
+    @property
+    def media_folder(self) -> Path | None:
+        """The folder that images are kept in. None: they are in a bucket."""
+        place = self.media_url
+        return (place.path or self.data / "media") if isinstance(place, MediaFolder) else None
+
+    @property
+    def media_base_url(self) -> str:
+        """What the addresses of images in a folder begin with."""
+        scheme = "http" if self.tls_certificate is None else "https"
+        return self.media_public_url or f"{scheme}://{self.media_listen}/media"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

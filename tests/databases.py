@@ -14,7 +14,14 @@ from tests.running import RunningSuite
 # Which columns of which database hold the id of a user, and of a post.
 USER_COLUMNS = {
     "users": {"user": ("id",), "session": ("user_id",), "reply": ("caller_id", "about_id")},
-    "posts": {"post": ("author_id",), "author_counter": ("author_id",), "reply": ("caller_id", "about_id")},
+    "posts": {
+        "post": ("author_id",),
+        "author_counter": ("author_id",),
+        "media": ("owner_id", "avatar_of"),
+        "upload": ("owner_id",),
+        "discard": ("owner_id",),
+        "reply": ("caller_id", "about_id"),
+    },
     "social": {
         "like": ("user_id",),
         "comment": ("author_id",),
@@ -24,7 +31,7 @@ USER_COLUMNS = {
     },
 }
 POST_COLUMNS = {
-    "posts": {"post": ("id",)},
+    "posts": {"post": ("id",), "media": ("post_id",)},
     "social": {"like": ("post_id",), "comment": ("post_id",), "post_counter": ("post_id",)},
 }
 # What counts; in which database, and the rows that it counts.

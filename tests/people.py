@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
 import jwt
-from google.protobuf import message
 from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
 
 from insta.gateway.v1 import (
     accounts_pb2,
@@ -19,12 +19,18 @@ from insta.gateway.v1 import (
     admin_pb2_grpc,
     feed_pb2,
     feed_pb2_grpc,
+    media_pb2,
+    media_pb2_grpc,
     posts_pb2,
     posts_pb2_grpc,
     profiles_pb2,
     profiles_pb2_grpc,
 )
+from tests.posts.media.drawing import encoded
 from tests.running import PASSWORD, SUPERUSER
+
+# What an upload's messages hold at most.
+CHUNK_BYTES = 64 * 1024
 
 _names = itertools.count()
 
@@ -37,9 +43,16 @@ class WithToken:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        call = self._channel.unary_unary(*args, **kwargs)
+        return self._with_token(self._channel.unary_unary(*args, **kwargs))
 
-        def with_token(request: message.Message, timeout: float = 30, **options: Any) -> Any:
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return self._with_token(self._channel.stream_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return self._with_token(self._channel.unary_stream(*args, **kwargs))
+
+    def _with_token(self, call: Any) -> Any:
+        def with_token(request: Any, timeout: float = 30, **options: Any) -> Any:
             return call(request, metadata=self._metadata, timeout=timeout, **options)
 
         return with_token
@@ -51,7 +64,7 @@ class Person:
     Attributes:
         id: Of their account; 0 for a stranger without one.
         token, refresh_token: Of their session.
-        accounts, profiles, posts, feed, admin: The public API as they see it.
+        accounts, profiles, posts, media, feed, admin: The public API as they see it.
     """
 
     def __init__(
@@ -65,6 +78,7 @@ class Person:
         self.accounts = accounts_pb2_grpc.AccountServiceStub(self.channel)
         self.profiles = profiles_pb2_grpc.ProfileServiceStub(self.channel)
         self.posts = posts_pb2_grpc.PostServiceStub(self.channel)
+        self.media = media_pb2_grpc.MediaServiceStub(self.channel)
         self.feed = feed_pb2_grpc.FeedServiceStub(self.channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
 
@@ -77,6 +91,14 @@ class Person:
     async def post(self, title: str = "First light", **fields: Any) -> posts_pb2.Post:
         """Write a post."""
         return (await self.posts.CreatePost(posts_pb2.CreatePostRequest(title=title, **fields))).post
+
+    async def upload(
+        self, data: bytes | None = None, content_type: str = "image/png", **header: Any
+    ) -> media_pb2.Media:
+        """Upload an image, some small one if none is given."""
+        data = small_picture() if data is None else data
+        header = {"content_type": content_type, "size": len(data), **header}
+        return (await self.media.UploadMedia(upload(data, **header))).media
 
     async def comment(self, post: posts_pb2.Post, text: str = "Lovely") -> posts_pb2.Comment:
         """Comment on a post."""
@@ -106,6 +128,18 @@ class Person:
     async def account(self) -> accounts_pb2.Account:
         """This person's own account as it is now."""
         return (await self.accounts.GetAccount(accounts_pb2.GetAccountRequest())).account
+
+
+def small_picture() -> bytes:
+    """A PNG file unlike any other, whose processing takes a millisecond."""
+    return encoded(Image.new("RGB", (4, 3), tuple(os.urandom(3))), "PNG")
+
+
+def upload(data: bytes, **header: Any) -> Iterator[media_pb2.UploadMediaRequest]:
+    """The messages of an upload."""
+    yield media_pb2.UploadMediaRequest(header=media_pb2.UploadHeader(**header))
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield media_pb2.UploadMediaRequest(chunk=data[start : start + CHUNK_BYTES])
 
 
 class People:

@@ -80,10 +80,9 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
             "media": [media.id for media in wanted.media],
         }
         changes = masked(values, request.update_mask)
-        media_ids = changes.pop("media", None)
 
         def update(db: Database) -> posts_pb2.UpdatePostResponse:
-            post, media = posts.update(db, caller(), wanted.id, changes, media_ids)
+            post, media = posts.update(db, caller(), wanted.id, changes)
             return posts_pb2.UpdatePostResponse(post=self._messages.post(post, media))
 
         return await self._replies.write(request, posts_pb2.UpdatePostResponse, update)

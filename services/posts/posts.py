@@ -137,14 +137,11 @@ def counts(db: Database, author_ids: Sequence[int]) -> list[AuthorCount]:
     return _counts.all(db, ids=author_ids)
 
 
-def update(
-    db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any], media_ids: Sequence[int] | None
-) -> tuple[PostRow, list[MediaRow]]:
+def update(db: Database, caller: Caller, post_id: int, changes: Mapping[str, Any]) -> tuple[PostRow, list[MediaRow]]:
     """Set fields of a post of the caller's own. Returns it with its images.
 
     Args:
-        changes: New values of title, description, image_urls.
-        media_ids: The images that it shows from now on. None: those that it shows.
+        changes: New values of title, description, image_urls, and media: the ids of the images.
 
     Raises:
         NotFound: there is no such post or image.
@@ -154,21 +151,27 @@ def update(
     post = get(db, post_id)
     if post.author_id != caller.user_id:
         raise errors.PermissionDenied(Reason.REASON_NOT_OWNER, "only the author of a post can change it")
+    media = records.of_posts(db, [post_id])
     values: dict[str, Any] = {
         "title": post.title,
         "description": post.description,
         "image_urls": json.loads(post.image_urls),
+        "media": [shown.id for shown in media],
     }
-    media = records.of_posts(db, [post_id])
-    same_media = media_ids is None or media_ids == [shown.id for shown in media]
-    if same_media and changes.items() <= values.items():
+    if changes.items() <= values.items():
         return post, media
+    if "media" in changes:
+        media = records.show_in_post(db, post_id, post.author_id, changes["media"])
     values.update(changes)
-    values["image_urls"] = json.dumps(values["image_urls"])
-    changed = _update.one(db, id=post_id, now=clock.now(), **values)
+    changed = _update.one(
+        db,
+        id=post_id,
+        title=values["title"],
+        description=values["description"],
+        image_urls=json.dumps(values["image_urls"]),
+        now=clock.now(),
+    )
     assert changed is not None
-    if media_ids is not None and not same_media:
-        media = records.show_in_post(db, post_id, post.author_id, media_ids)
     post_events.post_updated(db, post_id, post.author_id)
     return changed, media
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from starlette.types import ASGIApp
+
 from chassis import background, events
 from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
+from chassis.settings import Settings
 from services.posts import consumers, erasure
 from services.posts.event_servicer import EventServicer
-from services.posts.media import collector
+from services.posts.media import collector, web
 from services.posts.media.blob_store import open_blob_store
 from services.posts.media.studio import Studio
 from services.posts.media.workshop import Workshop
@@ -24,7 +27,7 @@ from services.posts.post_servicer import PostServicer
 def _build(parts: Parts) -> Built:
     pager = Pager(parts.store.write_now(secret, "paging"))
     parts.store.write_now(events.begin)
-    blobs = parts.closing.enter_context(closing(open_blob_store(parts.settings, _base_url(parts))))
+    blobs = parts.closing.enter_context(closing(open_blob_store(parts.settings)))
     workshop = parts.closing.enter_context(closing(Workshop()))
     messages = Messages(blobs)
     studio = Studio(parts.store, blobs, workshop)
@@ -42,6 +45,10 @@ def _build(parts: Parts) -> Built:
     return Built(servicers, background_tasks)
 
 
+def _web(settings: Settings) -> ASGIApp | None:
+    return web.app(settings.media_folder) if settings.media_folder else None
+
+
 SERVICE = Service(
     name="posts",
     port=50053,
@@ -50,4 +57,5 @@ SERVICE = Service(
     calls=("users",),
     build=_build,
     migrations=Path(__file__).parent / "migrations",
+    web=_web,
 )

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from chassis.settings import MediaFolder, SettingError, Settings
+from chassis.settings import MediaBucket, SettingError, Settings
 
 # How much of a blob is handed out at once, at most.
 CHUNK_BYTES = 256 * 1024
@@ -89,6 +89,10 @@ class BlobStore(Protocol):
     @property
     def serves_files(self) -> Path | None:
         """The folder whose files an HTTP server is to serve, as FOLDER/NAME. None: clients load from the store."""
+
+    @property
+    def url_seconds(self) -> int | None:
+        """For how long addresses are good at least, from when they are handed out. None: for as long as the blobs are there."""
 
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         """Store blobs, in place of those of the same names. All are lasting when it returns.
@@ -182,11 +186,8 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def open_blob_store(settings: Settings, default_base_url: str) -> BlobStore:
+def open_blob_store(settings: Settings) -> BlobStore:
     """The store that the settings name.
-
-    Args:
-        default_base_url: What the addresses of files begin with, unless a setting says otherwise.
 
     Raises:
         SettingError: it cannot be opened; says what to change.
@@ -194,14 +195,14 @@ def open_blob_store(settings: Settings, default_base_url: str) -> BlobStore:
     place = settings.media_url
     setting = f"INSTA_MEDIA_URL={place}"
     # Each kind is imported where it is used: boto3 need not be there, and takes a quarter of a second.
-    if isinstance(place, MediaFolder):
+    if (root := settings.media_folder) is not None:
         from services.posts.media.file_blobs import FileBlobs
 
-        root = place.path or settings.data / "media"
         try:
-            return FileBlobs(root, settings.media_public_url or default_base_url)
+            return FileBlobs(root, settings.media_base_url)
         except OSError as failure:
             raise SettingError(f"{setting}: cannot use {root}: {failure.strerror}. Name another folder.") from None
+    assert isinstance(place, MediaBucket)
     try:
         from services.posts.media.s3_blobs import NoCredentials, S3Blobs
     except ModuleNotFoundError as missing:

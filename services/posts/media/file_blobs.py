@@ -73,6 +73,10 @@ class FileBlobs:
     def serves_files(self) -> Path | None:
         return self._root
 
+    @property
+    def url_seconds(self) -> int | None:
+        return None
+
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         target = self._root / checked_folder(folder)
         for blob in blobs:

@@ -129,6 +129,7 @@ class S3Blobs:
             ),
         )
         self._bucket = bucket
+        self._url_seconds = url_seconds
         self._prefix = f"{prefix}/" if prefix else ""
         self._keys_a_page = keys_a_page
         self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, BlobStoreAway)
@@ -140,6 +141,10 @@ class S3Blobs:
     @property
     def serves_files(self) -> Path | None:
         return None
+
+    @property
+    def url_seconds(self) -> int | None:
+        return None if self._public_url else self._url_seconds // 2
 
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         keys = [self._key(folder, blob.name) for blob in blobs]
