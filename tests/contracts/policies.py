@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.contracts.scenario import Scenario
+from tests.people import small_picture
 from tests.running import PASSWORD
 
 OK = "OK"
@@ -16,9 +17,14 @@ STAFF_ONLY = "PERMISSION_DENIED STAFF_ONLY"
 SUPERUSER_ONLY = "PERMISSION_DENIED SUPERUSER_ONLY"
 WRONG_PASSWORD = "PERMISSION_DENIED WRONG_PASSWORD"
 SESSION_NOT_FOUND = "NOT_FOUND SESSION_NOT_FOUND"
+MEDIA_NOT_FOUND = "NOT_FOUND MEDIA_NOT_FOUND"
+UPLOAD_NOT_FOUND = "NOT_FOUND UPLOAD_NOT_FOUND"
+IN_USE = "FAILED_PRECONDITION MEDIA_IN_USE"
+DIRECT_UPLOAD_UNSUPPORTED = "FAILED_PRECONDITION DIRECT_UPLOAD_UNSUPPORTED"
 
-# The fields of a request.
-Request = Callable[[Scenario], Mapping[str, Any]]
+# The fields of a request, or of each message of a stream of them.
+Fields = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Request = Callable[[Scenario], Fields]
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,18 @@ def _users(method: str, request: Request) -> Policy:
 def _owner(method: str, request: Request, **others: str) -> Policy:
     refused = dict.fromkeys(("stranger", "host", "staff", "superuser"), NOT_OWNER)
     return Policy(method, request, **{**refused, **others})
+
+
+def _media_owner(method: str, request: Request, case: str, unseen: bool, owner: str = OK) -> Policy:
+    """About an image that others see or not."""
+    refused = MEDIA_NOT_FOUND if unseen else NOT_OWNER
+    others = dict.fromkeys(("stranger", "host", "staff", "superuser"), refused)
+    return Policy(method, request, **others, owner=owner, case=case)
+
+
+def _answered(method: str, request: Request, answer: str) -> Policy:
+    """Of what everybody is refused who has a token."""
+    return Policy(method, request, **dict.fromkeys(("stranger", "host", "owner", "staff", "superuser"), answer))
 
 
 def _sessions_owner(method: str, request: Request) -> Policy:
@@ -149,6 +167,48 @@ def _promotion(s: Scenario) -> Mapping[str, Any]:
     return {"user_id": s.owner.id, "staff": True}
 
 
+def _an_upload(_: Scenario) -> Sequence[Mapping[str, Any]]:
+    data = small_picture()
+    return [{"header": {"content_type": "image/png", "size": len(data)}}, {"chunk": data}]
+
+
+def _a_file(_: Scenario) -> Mapping[str, Any]:
+    return {"content_type": "image/png", "size": 100}
+
+
+def _this_media(s: Scenario) -> Mapping[str, Any]:
+    return {"media_id": s.media_id}
+
+
+def _this_shown_media(s: Scenario) -> Mapping[str, Any]:
+    return {"media_id": s.shown_media_id}
+
+
+def _media_policies(service: str) -> tuple[Policy, ...]:
+    """The same for the public API and for the service behind it."""
+    return (
+        _users(f"{service}/UploadMedia", _an_upload),
+        _answered(f"{service}/StartUpload", _a_file, DIRECT_UPLOAD_UNSUPPORTED),
+        _answered(f"{service}/FinishUpload", lambda _: {"upload_id": 1}, UPLOAD_NOT_FOUND),
+        _media_owner(f"{service}/GetMedia", _this_media, "that nothing shows", unseen=True),
+        Policy(f"{service}/GetMedia", _this_shown_media, case="in a post"),
+        _media_owner(f"{service}/DownloadMedia", _this_media, "that nothing shows", unseen=True),
+        Policy(f"{service}/DownloadMedia", _this_shown_media, case="in a post"),
+        _media_owner(f"{service}/UpdateMedia", _this_media, "that nothing shows", unseen=True),
+        _media_owner(f"{service}/UpdateMedia", _this_shown_media, "in a post", unseen=False),
+        _media_owner(f"{service}/DeleteMedia", _this_media, "that nothing shows", unseen=True),
+        _media_owner(f"{service}/DeleteMedia", _this_shown_media, "in a post", unseen=False, owner=IN_USE),
+    )
+
+
+def _avatar_policies(service: str) -> tuple[Policy, ...]:
+    return (
+        _media_owner(f"{service}/SetAvatar", _this_media, "that nothing shows", unseen=True),
+        _media_owner(f"{service}/SetAvatar", _this_shown_media, "in a post", unseen=False, owner=IN_USE),
+        _users(f"{service}/RemoveAvatar", _nothing),
+    )
+
+
 POLICIES = (
     # The public API.
     _everybody("insta.gateway.v1.AccountService/Register", _new_account),
@@ -182,6 +242,8 @@ POLICIES = (
     _owner("insta.gateway.v1.PostService/UpdateComment", _a_new_text),
     _owner("insta.gateway.v1.PostService/DeleteComment", _this_comment, host=OK, staff=OK, superuser=OK),
     _users("insta.gateway.v1.PostService/ListComments", _this_post),
+    *_media_policies("insta.gateway.v1.MediaService"),
+    *_avatar_policies("insta.gateway.v1.AccountService"),
     _staff("insta.gateway.v1.AdminService/ListUsers", _nothing),
     _staff("insta.gateway.v1.AdminService/SetUserActive", _deactivation),
     _staff(
@@ -264,6 +326,9 @@ POLICIES = (
     _owner("insta.posts.v1.PostService/UpdatePost", _a_new_title),
     _owner("insta.posts.v1.PostService/DeletePost", _this_post, staff=OK, superuser=OK),
     _staff("insta.posts.v1.PostService/GetErasure", _this_user),
+    *_media_policies("insta.posts.v1.MediaService"),
+    *_avatar_policies("insta.posts.v1.MediaService"),
+    _users("insta.posts.v1.MediaService/BatchGetAvatars", _these_users),
     _services("insta.posts.v1.EventService/ReadEvents", _nothing),
     _services("insta.posts.v1.EventService/FindMissingPosts", _these_posts),
     # Follows, likes, comments, and their counters.

@@ -21,7 +21,8 @@ class Scenario:
 
     Attributes:
         nobody: Has no token.
-        owner: Wrote the post and the comment. The account that a request is about is theirs.
+        owner: Wrote the post and the comment, and uploaded both images, of which the post shows one. The account that a
+            request is about is theirs.
         host: Wrote another post, on which the comment stands.
         stranger: Has nothing to do with any of it.
         bystander: Somebody without a part of their own.
@@ -37,6 +38,8 @@ class Scenario:
     bystander: Person
     post_id: int
     comment_id: int
+    media_id: int
+    shown_media_id: int
     free_name: str
 
     def person(self, role: str) -> Person:
@@ -54,8 +57,8 @@ class World:
 
     def __init__(self, suite: RunningSuite) -> None:
         self.people = People(suite.address)
-        # As services that may call all of a part have them: the log of posts is for the social service only.
-        callers = {"users": "gateway", "posts": "social", "social": "gateway"}
+        # As a service has them that may call all of a part.
+        callers = {"users": "gateway", "posts": "gateway", "social": "gateway"}
         self.channels = {
             part: channel_to(part, suite.addresses[part], credentials_of(suite.certificates(caller)))
             for part, caller in callers.items()
@@ -71,7 +74,8 @@ class World:
         owner, host, stranger, bystander, staff, superuser = await asyncio.gather(
             join(), join(), join(), join(), self._promoted("staff"), self._promoted("superuser")
         )
-        post, hosting = await asyncio.gather(owner.post(), host.post())
+        media, shown = await asyncio.gather(owner.upload(), owner.upload())
+        post, hosting = await asyncio.gather(owner.post(media_ids=[shown.id]), host.post())
         comment = await owner.comment(hosting)
         return Scenario(
             nobody=self.people.stranger,
@@ -83,6 +87,8 @@ class World:
             bystander=bystander,
             post_id=post.id,
             comment_id=comment.id,
+            media_id=media.id,
+            shown_media_id=shown.id,
             free_name=f"free{os.getpid()}_{next(_names)}",
         )
 

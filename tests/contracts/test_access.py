@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from insta.access.v1 import access_pb2
 from insta.users.v1 import users_pb2, users_pb2_grpc
 from tests.contracts.descriptors import Contracts, access, is_reading
-from tests.contracts.policies import OK, POLICIES, STAFF_ONLY, SUPERUSER_ONLY, TOKEN_MISSING, Policy
+from tests.contracts.policies import OK, POLICIES, STAFF_ONLY, SUPERUSER_ONLY, TOKEN_MISSING, Fields, Policy
 from tests.contracts.scenario import Scenario, World
 from tests.people import Failure, Person
 from tests.running import running
@@ -140,18 +140,23 @@ async def test_channelz_is_for_staff(part: str, world: World, standing: Scenario
     assert (nobody, stranger, admitted) == ({TOKEN_MISSING}, {STAFF_ONLY}, {OK})
 
 
-async def _answer(
-    world: World, part: str, person: Person, method: descriptor.MethodDescriptor, fields: Mapping[str, Any]
-) -> str:
+async def _answer(world: World, part: str, person: Person, method: descriptor.MethodDescriptor, fields: Fields) -> str:
     """How a call of a method ends: OK, or its code and reason."""
     request_class = message_factory.GetMessageClass(method.input_type)
-    call = world.channel(part, person).unary_unary(
+    channel = world.channel(part, person)
+    kinds = {(True, False): channel.stream_unary, (False, True): channel.unary_stream}
+    call = kinds.get((method.client_streaming, method.server_streaming), channel.unary_unary)(
         f"/{method.containing_service.full_name}/{method.name}",
         request_serializer=request_class.SerializeToString,
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
+    request: Any = request_class(**fields) if isinstance(fields, Mapping) else [request_class(**f) for f in fields]
     try:
-        await call(request_class(**fields))
+        if method.server_streaming:
+            async for _ in call(request):
+                pass
+        else:
+            await call(request)
     except grpc.aio.AioRpcError as error:
         failed = Failure(error)
         return f"{failed.code.name} {failed.reason}"

@@ -142,7 +142,7 @@ def test_every_list_comes_in_pages(contracts: Contracts) -> None:
 def test_what_has_effects_can_be_retried_under_a_request_id_and_what_has_none_takes_none(contracts: Contracts) -> None:
     reading, without = [], []
     for name, method in contracts.methods().items():
-        takes = any(field.name == "request_id" for field in contracts.message(method.input_type).field)
+        takes = any(field.name == "request_id" for field in contracts.reachable(method.input_type).values())
         if is_reading(method) and takes:
             reading.append(name)
         if not is_reading(method) and not takes:

@@ -26,7 +26,7 @@ from tests.running import PASSWORD, RunningSuite, running
 VERSIONS = ("v1", "v1alpha")
 PUBLIC = {
     f"insta.gateway.v1.{name}"
-    for name in ("AccountService", "AdminService", "FeedService", "PostService", "ProfileService")
+    for name in ("AccountService", "AdminService", "FeedService", "MediaService", "PostService", "ProfileService")
 }
 INFRASTRUCTURE = {
     "grpc.channelz.v1.Channelz",

@@ -102,7 +102,7 @@ async def test_staff_see_what_is_left_of_an_account_until_nothing_is(
     assert not any(service.erased for service in before.services)
     assert {service.service: dict(service.left) for service in before.services} == {
         "users": {"accounts": 1, "sessions": 1},
-        "posts": {"posts": 1},
+        "posts": {"posts": 1, "media": 0, "blobs": 0},
         "social": {"likes": 1, "comments": 1, "follows": 2, "deleted_posts": 0},
     }
     assert all(service.erased and not any(service.left.values()) for service in after.services)

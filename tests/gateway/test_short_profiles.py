@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
+from chassis import errors
+from chassis.errors import LocalRpcError
 from chassis.follower import Follower
 from gateway import short_profiles
+from gateway.avatars import Avatars
 from gateway.short_profiles import ShortProfiles
+from insta.posts.v1 import events_pb2 as post_events_pb2
+from insta.posts.v1 import media_pb2
 from insta.users.v1 import events_pb2, users_pb2
 
 ANA, BEN, CLEO = 1, 2, 3
@@ -18,24 +25,27 @@ ANA, BEN, CLEO = 1, 2, 3
 
 @dataclass
 class Batch:
-    """An answer of the event log."""
+    """An answer of an event log."""
 
-    events: list[events_pb2.Event]
+    events: list[Any]
     next_offset: int
     epoch: str
 
 
 @dataclass
 class Users:
-    """The users service: names by id, what happened to them, and what it was asked for.
+    """The users and the posts service: names and avatars by id, what happened to them, and what they were asked for.
 
     Attributes:
+        avatars: None: the posts service is away.
         answering: While it is not set, answers wait after they were read.
     """
 
     names: dict[int, str] = field(default_factory=lambda: {ANA: "ana", BEN: "ben", CLEO: "cleo"})
+    avatars: dict[int, media_pb2.Media] | None = field(default_factory=dict)
     asked: list[set[int]] = field(default_factory=list)
     events: list[events_pb2.Event] = field(default_factory=list)
+    post_events: list[post_events_pb2.Event] = field(default_factory=list)
     epoch: str = "first"
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,10 +61,25 @@ class Users:
         await self.answering.wait()
         return users_pb2.BatchGetUsersResponse(users=users)
 
+    async def BatchGetAvatars(
+        self, request: media_pb2.BatchGetAvatarsRequest, **options: float
+    ) -> media_pb2.BatchGetAvatarsResponse:
+        if self.avatars is None:
+            raise LocalRpcError(errors.unavailable(), "")
+        return media_pb2.BatchGetAvatarsResponse(
+            avatars=[self.avatars[user_id] for user_id in request.user_ids if user_id in self.avatars]
+        )
+
     async def read(self, offset: int, limit: int) -> Batch:
-        if offset >= len(self.events):
+        return await self._read(self.events, offset, limit)
+
+    async def read_posts(self, offset: int, limit: int) -> Batch:
+        return await self._read(self.post_events, offset, limit)
+
+    async def _read(self, log: list[Any], offset: int, limit: int) -> Batch:
+        if offset >= len(log):
             await asyncio.sleep(0.005)
-        events = self.events[offset : offset + limit]
+        events = log[offset : offset + limit]
         return Batch(events, offset + len(events), self.epoch)
 
 
@@ -67,13 +92,27 @@ def users() -> Users:
 
 @pytest.fixture
 async def profiles(users: Users) -> AsyncIterator[ShortProfiles]:
-    events = Follower("users", users.read)
-    made = ShortProfiles(users, events)
-    task = asyncio.create_task(events.run())
-    await events.wait_until_heard(10)
+    followers = [Follower("users", users.read), Follower("posts", users.read_posts)]
+    made = ShortProfiles(users, Avatars(users), *followers)
+    tasks = [asyncio.create_task(follower.run()) for follower in followers]
+    for follower in followers:
+        await follower.wait_until_heard(10)
     yield made
-    task.cancel()
-    await asyncio.wait([task])
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def avatar(user_id: int, url: str, good_for: float | None = None) -> media_pb2.Media:
+    """An image of somebody's, whose address is good for so many seconds."""
+    made = media_pb2.Media(owner_id=user_id, variants=[media_pb2.Variant(url=url)])
+    if good_for is not None:
+        made.url_expire_time.FromNanoseconds(time.time_ns() + int(good_for * 1e9))
+    return made
+
+
+async def avatar_of(profiles: ShortProfiles, user_id: int) -> str:
+    return (await profiles.of([user_id]))[user_id].avatar_url
 
 
 async def names(profiles: ShortProfiles, *user_ids: int) -> dict[int, str]:
@@ -164,3 +203,43 @@ async def test_no_more_are_kept_than_fit(
     await names(profiles, ANA)
 
     assert users.asked == [{ANA, BEN}, {CLEO}, {ANA}]
+
+
+async def test_an_avatar_is_shown_and_kept(users: Users, profiles: ShortProfiles) -> None:
+    assert users.avatars is not None
+    users.avatars[ANA] = avatar(ANA, "one")
+
+    assert await avatar_of(profiles, ANA) == "one"
+    assert await avatar_of(profiles, BEN) == ""
+    assert await avatar_of(profiles, ANA) == "one"
+    assert users.asked == [{ANA}, {BEN}]
+
+
+async def test_an_avatar_that_was_changed_elsewhere_shows_when_it_is_heard(
+    users: Users, profiles: ShortProfiles
+) -> None:
+    await names(profiles, ANA, BEN)
+    users.avatars = {ANA: avatar(ANA, "one")}
+    users.post_events.append(post_events_pb2.Event(avatar_changed=post_events_pb2.AvatarChanged(user_id=ANA)))
+
+    async with asyncio.timeout(20):
+        while await avatar_of(profiles, ANA) != "one":  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def test_while_the_posts_service_is_away_people_are_shown_without_avatars_and_not_kept(
+    users: Users, profiles: ShortProfiles
+) -> None:
+    users.avatars = None
+    without = await avatar_of(profiles, ANA)
+    users.avatars = {ANA: avatar(ANA, "one")}
+
+    assert (without, await avatar_of(profiles, ANA)) == ("", "one")
+
+
+async def test_an_address_that_ends_soon_is_asked_for_anew(users: Users, profiles: ShortProfiles) -> None:
+    users.avatars = {ANA: avatar(ANA, "one", good_for=1), BEN: avatar(BEN, "two", good_for=1000)}
+    await names(profiles, ANA, BEN)
+    users.avatars = {ANA: avatar(ANA, "one anew", good_for=1000), BEN: avatar(BEN, "two anew", good_for=1000)}
+
+    assert [await avatar_of(profiles, user_id) for user_id in (ANA, BEN)] == ["one anew", "two"]

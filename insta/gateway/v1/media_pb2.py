@@ -28,7 +28,7 @@ from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb
 from insta.rules.v1 import rules_pb2 as insta_dot_rules_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/gateway/v1/media.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"\x99\x02\n\x05Media\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x08owner_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x10\n\x08\x62lurhash\x18\x06 \x01(\t\x12\x10\n\x08\x61lt_text\x18\x07 \x01(\t\x12+\n\x08variants\x18\x08 \x03(\x0b\x32\x19.insta.gateway.v1.Variant\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0furl_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x07Variant\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x10\n\x04size\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x0b\n\x03url\x18\x05 \x01(\t\"s\n\x12UploadMediaRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.insta.gateway.v1.UploadHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xe4\x01\n\x0cUploadHeader\x12U\n\x0c\x63ontent_type\x18\x01 \x01(\tB?\xbaH<r:R\nimage/jpegR\timage/pngR\nimage/webpR\nimage/avifR\timage/gif\x12\x1c\n\x04size\x18\x02 \x01(\x03\x42\x0e\x30\x01\xbaH\t\"\x07\x18\x80\x80\x80\n(\x01\x12 \n\x08\x61lt_text\x18\x03 \x01(\tB\x0e\xbaH\x0br\t\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\x12\x1a\n\x06sha256\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\"=\n\x13UploadMediaResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"\xac\x01\n\x12StartUploadRequest\x12U\n\x0c\x63ontent_type\x18\x01 \x01(\tB?\xbaH<r:R\nimage/jpegR\timage/pngR\nimage/webpR\nimage/avifR\timage/gif\x12\x1c\n\x04size\x18\x02 \x01(\x03\x42\x0e\x30\x01\xbaH\t\"\x07\x18\x80\x80\x80\n(\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\xdc\x01\n\x13StartUploadResponse\x12\x15\n\tupload_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x41\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x31.insta.gateway.v1.StartUploadResponse.FieldsEntry\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"x\n\x13\x46inishUploadRequest\x12\x1c\n\tupload_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12 \n\x08\x61lt_text\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\">\n\x14\x46inishUploadResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\".\n\x0fGetMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\":\n\x10GetMediaResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"\x86\x01\n\x14\x44ownloadMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1a\n\tmax_width\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\nimage/webpR\nimage/jpeg\"^\n\x15\x44ownloadMediaResponse\x12,\n\x07variant\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.VariantH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"v\n\x12UpdateMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12 \n\x08\x61lt_text\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"=\n\x13UpdateMediaResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"T\n\x12\x44\x65leteMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x15\n\x13\x44\x65leteMediaResponse2\xc9\x05\n\x0cMediaService\x12\x62\n\x0bUploadMedia\x12$.insta.gateway.v1.UploadMediaRequest\x1a%.insta.gateway.v1.UploadMediaResponse\"\x04\xa8\xbb\x18\x02(\x01\x12`\n\x0bStartUpload\x12$.insta.gateway.v1.StartUploadRequest\x1a%.insta.gateway.v1.StartUploadResponse\"\x04\xa8\xbb\x18\x02\x12\x63\n\x0c\x46inishUpload\x12%.insta.gateway.v1.FinishUploadRequest\x1a&.insta.gateway.v1.FinishUploadResponse\"\x04\xa8\xbb\x18\x02\x12Z\n\x08GetMedia\x12!.insta.gateway.v1.GetMediaRequest\x1a\".insta.gateway.v1.GetMediaResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12k\n\rDownloadMedia\x12&.insta.gateway.v1.DownloadMediaRequest\x1a\'.insta.gateway.v1.DownloadMediaResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x30\x01\x12\x63\n\x0bUpdateMedia\x12$.insta.gateway.v1.UpdateMediaRequest\x1a%.insta.gateway.v1.UpdateMediaResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12`\n\x0b\x44\x65leteMedia\x12$.insta.gateway.v1.DeleteMediaRequest\x1a%.insta.gateway.v1.DeleteMediaResponse\"\x04\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/gateway/v1/media.proto\x12\x10insta.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\x1a\x1ainsta/rules/v1/rules.proto\"\xbf\x02\n\x05Media\x12\x0e\n\x02id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x08owner_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x1d\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x19\n\x08\x62lurhash\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1a\n\x08\x61lt_text\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12\x35\n\x08variants\x18\x08 \x03(\x0b\x32\x19.insta.gateway.v1.VariantB\x08\xbaH\x05\x92\x01\x02\x10\x06\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0furl_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x07Variant\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x1d\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18 \x12\x10\n\x04size\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x15\n\x03url\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"s\n\x12UploadMediaRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.insta.gateway.v1.UploadHeaderH\x00\x12\x1c\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xe4\x01\n\x0cUploadHeader\x12U\n\x0c\x63ontent_type\x18\x01 \x01(\tB?\xbaH<r:R\nimage/jpegR\timage/pngR\nimage/webpR\nimage/avifR\timage/gif\x12\x1c\n\x04size\x18\x02 \x01(\x03\x42\x0e\x30\x01\xbaH\t\"\x07\x18\x80\x80\x80\n(\x01\x12 \n\x08\x61lt_text\x18\x03 \x01(\tB\x0e\xbaH\x0br\t\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x04 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\x12\x1a\n\x06sha256\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x02h \xd8\x01\x01\"=\n\x13UploadMediaResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"\xac\x01\n\x12StartUploadRequest\x12U\n\x0c\x63ontent_type\x18\x01 \x01(\tB?\xbaH<r:R\nimage/jpegR\timage/pngR\nimage/webpR\nimage/avifR\timage/gif\x12\x1c\n\x04size\x18\x02 \x01(\x03\x42\x0e\x30\x01\xbaH\t\"\x07\x18\x80\x80\x80\n(\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\xdc\x01\n\x13StartUploadResponse\x12\x15\n\tupload_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x41\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x31.insta.gateway.v1.StartUploadResponse.FieldsEntry\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"x\n\x13\x46inishUploadRequest\x12\x1c\n\tupload_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12 \n\x08\x61lt_text\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\">\n\x14\x46inishUploadResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\".\n\x0fGetMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\":\n\x10GetMediaResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"\x86\x01\n\x14\x44ownloadMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12\x1a\n\tmax_width\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0c\x63ontent_type\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1aR\x00R\nimage/webpR\nimage/jpeg\"^\n\x15\x44ownloadMediaResponse\x12,\n\x07variant\x18\x01 \x01(\x0b\x32\x19.insta.gateway.v1.VariantH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"v\n\x12UpdateMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12 \n\x08\x61lt_text\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18\xe8\x07\xc0\xb3\xae\xb1\x02\x01\x12!\n\nrequest_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"=\n\x13UpdateMediaResponse\x12&\n\x05media\x18\x01 \x01(\x0b\x32\x17.insta.gateway.v1.Media\"T\n\x12\x44\x65leteMediaRequest\x12\x1b\n\x08media_id\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02 \x00\x12!\n\nrequest_id\x18\x02 \x01(\tB\r\xbaH\nr\x08\x18@\xe0\xb3\xae\xb1\x02\x01\"\x15\n\x13\x44\x65leteMediaResponse2\xc9\x05\n\x0cMediaService\x12\x62\n\x0bUploadMedia\x12$.insta.gateway.v1.UploadMediaRequest\x1a%.insta.gateway.v1.UploadMediaResponse\"\x04\xa8\xbb\x18\x02(\x01\x12`\n\x0bStartUpload\x12$.insta.gateway.v1.StartUploadRequest\x1a%.insta.gateway.v1.StartUploadResponse\"\x04\xa8\xbb\x18\x02\x12\x63\n\x0c\x46inishUpload\x12%.insta.gateway.v1.FinishUploadRequest\x1a&.insta.gateway.v1.FinishUploadResponse\"\x04\xa8\xbb\x18\x02\x12Z\n\x08GetMedia\x12!.insta.gateway.v1.GetMediaRequest\x1a\".insta.gateway.v1.GetMediaResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x12k\n\rDownloadMedia\x12&.insta.gateway.v1.DownloadMediaRequest\x1a\'.insta.gateway.v1.DownloadMediaResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x02\x30\x01\x12\x63\n\x0bUpdateMedia\x12$.insta.gateway.v1.UpdateMediaRequest\x1a%.insta.gateway.v1.UpdateMediaResponse\"\x07\x90\x02\x02\xa8\xbb\x18\x02\x12`\n\x0b\x44\x65leteMedia\x12$.insta.gateway.v1.DeleteMediaRequest\x1a%.insta.gateway.v1.DeleteMediaResponse\"\x04\xa8\xbb\x18\x02\x42\x8b\x01\n\x14\x63om.insta.gateway.v1P\x01Z0example.com/insta/gen/insta/gateway/v1;gatewayv1\xa2\x02\x03IGW\xaa\x02\x10Insta.Gateway.V1\xca\x02\x10Insta\\Gateway\\V1\xea\x02\x12Insta::Gateway::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIA'].fields_by_name['id']._serialized_options = b'0\001'
   _globals['_MEDIA'].fields_by_name['owner_id']._loaded_options = None
   _globals['_MEDIA'].fields_by_name['owner_id']._serialized_options = b'0\001'
+  _globals['_MEDIA'].fields_by_name['content_type']._loaded_options = None
+  _globals['_MEDIA'].fields_by_name['content_type']._serialized_options = b'\272H\004r\002\030 '
+  _globals['_MEDIA'].fields_by_name['blurhash']._loaded_options = None
+  _globals['_MEDIA'].fields_by_name['blurhash']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_MEDIA'].fields_by_name['alt_text']._loaded_options = None
+  _globals['_MEDIA'].fields_by_name['alt_text']._serialized_options = b'\272H\005r\003\030\350\007'
+  _globals['_MEDIA'].fields_by_name['variants']._loaded_options = None
+  _globals['_MEDIA'].fields_by_name['variants']._serialized_options = b'\272H\005\222\001\002\020\006'
+  _globals['_VARIANT'].fields_by_name['content_type']._loaded_options = None
+  _globals['_VARIANT'].fields_by_name['content_type']._serialized_options = b'\272H\004r\002\030 '
   _globals['_VARIANT'].fields_by_name['size']._loaded_options = None
   _globals['_VARIANT'].fields_by_name['size']._serialized_options = b'0\001'
+  _globals['_VARIANT'].fields_by_name['url']._loaded_options = None
+  _globals['_VARIANT'].fields_by_name['url']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_UPLOADMEDIAREQUEST'].oneofs_by_name['part']._loaded_options = None
   _globals['_UPLOADMEDIAREQUEST'].oneofs_by_name['part']._serialized_options = b'\272H\002\010\001'
   _globals['_UPLOADMEDIAREQUEST'].fields_by_name['chunk']._loaded_options = None
@@ -105,41 +117,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEDIASERVICE'].methods_by_name['DeleteMedia']._loaded_options = None
   _globals['_MEDIASERVICE'].methods_by_name['DeleteMedia']._serialized_options = b'\250\273\030\002'
   _globals['_MEDIA']._serialized_start=171
-  _globals['_MEDIA']._serialized_end=452
-  _globals['_VARIANT']._serialized_start=454
-  _globals['_VARIANT']._serialized_end=547
-  _globals['_UPLOADMEDIAREQUEST']._serialized_start=549
-  _globals['_UPLOADMEDIAREQUEST']._serialized_end=664
-  _globals['_UPLOADHEADER']._serialized_start=667
-  _globals['_UPLOADHEADER']._serialized_end=895
-  _globals['_UPLOADMEDIARESPONSE']._serialized_start=897
-  _globals['_UPLOADMEDIARESPONSE']._serialized_end=958
-  _globals['_STARTUPLOADREQUEST']._serialized_start=961
-  _globals['_STARTUPLOADREQUEST']._serialized_end=1133
-  _globals['_STARTUPLOADRESPONSE']._serialized_start=1136
-  _globals['_STARTUPLOADRESPONSE']._serialized_end=1356
-  _globals['_STARTUPLOADRESPONSE_FIELDSENTRY']._serialized_start=1311
-  _globals['_STARTUPLOADRESPONSE_FIELDSENTRY']._serialized_end=1356
-  _globals['_FINISHUPLOADREQUEST']._serialized_start=1358
-  _globals['_FINISHUPLOADREQUEST']._serialized_end=1478
-  _globals['_FINISHUPLOADRESPONSE']._serialized_start=1480
-  _globals['_FINISHUPLOADRESPONSE']._serialized_end=1542
-  _globals['_GETMEDIAREQUEST']._serialized_start=1544
-  _globals['_GETMEDIAREQUEST']._serialized_end=1590
-  _globals['_GETMEDIARESPONSE']._serialized_start=1592
-  _globals['_GETMEDIARESPONSE']._serialized_end=1650
-  _globals['_DOWNLOADMEDIAREQUEST']._serialized_start=1653
-  _globals['_DOWNLOADMEDIAREQUEST']._serialized_end=1787
-  _globals['_DOWNLOADMEDIARESPONSE']._serialized_start=1789
-  _globals['_DOWNLOADMEDIARESPONSE']._serialized_end=1883
-  _globals['_UPDATEMEDIAREQUEST']._serialized_start=1885
-  _globals['_UPDATEMEDIAREQUEST']._serialized_end=2003
-  _globals['_UPDATEMEDIARESPONSE']._serialized_start=2005
-  _globals['_UPDATEMEDIARESPONSE']._serialized_end=2066
-  _globals['_DELETEMEDIAREQUEST']._serialized_start=2068
-  _globals['_DELETEMEDIAREQUEST']._serialized_end=2152
-  _globals['_DELETEMEDIARESPONSE']._serialized_start=2154
-  _globals['_DELETEMEDIARESPONSE']._serialized_end=2175
-  _globals['_MEDIASERVICE']._serialized_start=2178
-  _globals['_MEDIASERVICE']._serialized_end=2891
+  _globals['_MEDIA']._serialized_end=490
+  _globals['_VARIANT']._serialized_start=492
+  _globals['_VARIANT']._serialized_end=604
+  _globals['_UPLOADMEDIAREQUEST']._serialized_start=606
+  _globals['_UPLOADMEDIAREQUEST']._serialized_end=721
+  _globals['_UPLOADHEADER']._serialized_start=724
+  _globals['_UPLOADHEADER']._serialized_end=952
+  _globals['_UPLOADMEDIARESPONSE']._serialized_start=954
+  _globals['_UPLOADMEDIARESPONSE']._serialized_end=1015
+  _globals['_STARTUPLOADREQUEST']._serialized_start=1018
+  _globals['_STARTUPLOADREQUEST']._serialized_end=1190
+  _globals['_STARTUPLOADRESPONSE']._serialized_start=1193
+  _globals['_STARTUPLOADRESPONSE']._serialized_end=1413
+  _globals['_STARTUPLOADRESPONSE_FIELDSENTRY']._serialized_start=1368
+  _globals['_STARTUPLOADRESPONSE_FIELDSENTRY']._serialized_end=1413
+  _globals['_FINISHUPLOADREQUEST']._serialized_start=1415
+  _globals['_FINISHUPLOADREQUEST']._serialized_end=1535
+  _globals['_FINISHUPLOADRESPONSE']._serialized_start=1537
+  _globals['_FINISHUPLOADRESPONSE']._serialized_end=1599
+  _globals['_GETMEDIAREQUEST']._serialized_start=1601
+  _globals['_GETMEDIAREQUEST']._serialized_end=1647
+  _globals['_GETMEDIARESPONSE']._serialized_start=1649
+  _globals['_GETMEDIARESPONSE']._serialized_end=1707
+  _globals['_DOWNLOADMEDIAREQUEST']._serialized_start=1710
+  _globals['_DOWNLOADMEDIAREQUEST']._serialized_end=1844
+  _globals['_DOWNLOADMEDIARESPONSE']._serialized_start=1846
+  _globals['_DOWNLOADMEDIARESPONSE']._serialized_end=1940
+  _globals['_UPDATEMEDIAREQUEST']._serialized_start=1942
+  _globals['_UPDATEMEDIAREQUEST']._serialized_end=2060
+  _globals['_UPDATEMEDIARESPONSE']._serialized_start=2062
+  _globals['_UPDATEMEDIARESPONSE']._serialized_end=2123
+  _globals['_DELETEMEDIAREQUEST']._serialized_start=2125
+  _globals['_DELETEMEDIAREQUEST']._serialized_end=2209
+  _globals['_DELETEMEDIARESPONSE']._serialized_start=2211
+  _globals['_DELETEMEDIARESPONSE']._serialized_end=2232
+  _globals['_MEDIASERVICE']._serialized_start=2235
+  _globals['_MEDIASERVICE']._serialized_end=2948
 # @@protoc_insertion_point(module_scope)
