@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,8 @@ from services.posts.media.images import variant_name
 from services.posts.media.records import MediaRow
 from services.posts.posts import PostRow
 
+# Images: some 6 MB.
+_KEPT = 5_000
 # Half a microsecond a post less than `json.loads`.
 _decode = json.JSONDecoder().raw_decode
 
@@ -26,22 +29,15 @@ class Messages:
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
+        # A tenth of the time that making it takes, where its addresses stay the same.
+        self._kept = functools.lru_cache(_KEPT)(lambda row: self._made(row).SerializeToString())
 
     def media(self, row: MediaRow) -> media_pb2.Media:
         """An image."""
-        message = media_pb2.Media(
-            id=row.id,
-            owner_id=row.owner_id,
-            content_type=row.content_type,
-            width=row.width,
-            height=row.height,
-            blurhash=row.blurhash,
-            alt_text=row.alt_text,
-            variants=[self._variant(row.folder, *variant) for variant in json.loads(row.variants)],
-        )
-        clock.set_timestamp(message.create_time, row.create_time)
-        if self._blobs.url_seconds is not None:
-            clock.set_timestamp(message.url_expire_time, clock.now() + self._blobs.url_seconds * 1_000_000)
+        if self._blobs.url_seconds is None:
+            return media_pb2.Media.FromString(self._kept(row))
+        message = self._made(row)
+        clock.set_timestamp(message.url_expire_time, clock.now() + self._blobs.url_seconds * 1_000_000)
         return message
 
     def post(self, post: PostRow, media: Iterable[MediaRow]) -> posts_pb2.Post:
@@ -62,6 +58,20 @@ class Messages:
         """Posts with the images that are in them, which are in the order of their posts."""
         by_post = {post_id: list(rows) for post_id, rows in itertools.groupby(media, lambda row: row.post_id)}
         return [self.post(post, by_post.get(post.id, ())) for post in posts]
+
+    def _made(self, row: MediaRow) -> media_pb2.Media:
+        message = media_pb2.Media(
+            id=row.id,
+            owner_id=row.owner_id,
+            content_type=row.content_type,
+            width=row.width,
+            height=row.height,
+            blurhash=row.blurhash,
+            alt_text=row.alt_text,
+            variants=[self._variant(row.folder, *variant) for variant in json.loads(row.variants)],
+        )
+        clock.set_timestamp(message.create_time, row.create_time)
+        return message
 
     def _variant(self, folder: str, width: int, height: int, content_type: str, size: int) -> media_pb2.Variant:
         url = self._blobs.url(folder, variant_name(width, content_type))
