@@ -289,9 +289,9 @@ async def test_an_image_that_takes_too_long_is_refused_and_its_process_ended(wor
 
 
 async def test_an_image_that_takes_too_much_memory_is_refused() -> None:
-    data = encoded(Image.new("RGB", (4000, 4000), "teal"), "PNG", compress_level=1)
-    # The pixels of this one take 64 MB, and a process without an image 36.
-    async with _open(Workshop(memory=90_000_000)) as workshop:
+    data = encoded(Image.new("RGB", (5000, 5000), "teal"), "PNG", compress_level=1)
+    # The pixels of this one take 100 MB, and a process without an image 36.
+    async with _open(Workshop(memory=125_000_000)) as workshop:
         with pytest.raises(WorkshopFailed, match="too much memory"):
             await workshop.process(data, "image/png")
         await workshop.process(_SMALL, _JPEG)
