@@ -175,20 +175,24 @@ class _Worker:
         if self._process is not None and not self._process.is_waiting():
             # What it died of is no fault of the next image.
             log.warning("process for images ended while it was idle", status=self.end())
-        if self._process is None:
-            try:
-                with self._lock:
-                    if self._closed:
-                        raise _closed()
-                    self._process = _Process(self._command)
-                self._process.expect_ready(time.monotonic() + _START_SECONDS)
-            except (EOFError, OSError) as failure:
-                status = self.end()
-                if self._closed:
-                    raise _closed() from None
-                log.error("process for images cannot start", status=status, error=repr(failure))
-                raise WorkshopBusy("Images cannot be processed at the moment: try again later.") from None
-        return self._process
+        if self._process is not None:
+            return self._process
+        try:
+            return self._started()
+        except (EOFError, OSError) as failure:
+            status = self.end()
+            if self._closed:
+                raise _closed() from None
+            log.error("process for images cannot start", status=status, error=repr(failure))
+            raise WorkshopBusy("Images cannot be processed at the moment: try again later.") from None
+
+    def _started(self) -> _Process:
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            self._process = process = _Process(self._command)
+        process.expect_ready(time.monotonic() + _START_SECONDS)
+        return process
 
     def _failed(self, why: str, sentence: str) -> WorkshopBusy | WorkshopFailed:
         status = self.end()
