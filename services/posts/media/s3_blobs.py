@@ -1,7 +1,7 @@
 """Images in a bucket of S3, or of what speaks its protocol: PREFIX/FOLDER/NAME.
 
-A blob appears at once; those of one `put` do not. What is called raises for every failure that trying again may mend, also
-for a bucket that is not there and for credentials that are refused: of those the log tells the operator what to set.
+A blob appears at once; those of one `put` do not. A bucket that is not there and credentials that are refused count as
+a store that is away, since they come and go, too; the log tells the operator what to set.
 """
 
 from __future__ import annotations
