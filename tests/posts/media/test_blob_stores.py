@@ -159,16 +159,14 @@ async def test_all_folders_are_listed_in_the_order_of_their_names(store: BlobSto
     assert all(before - 1_000_000 <= each.change_time <= after for each in found)
 
 
-@pytest.mark.parametrize("folder", WRONG_FOLDERS)
-async def test_names_that_could_lead_elsewhere_are_no_folders(store: BlobStore, folder: str) -> None:
-    await _refuses(store, folder, "320.webp")
-    with pytest.raises(ValueError, match="not the name of a folder"):
-        await store.delete(folder)
-
-
-@pytest.mark.parametrize("name", WRONG_NAMES)
-async def test_names_that_could_lead_elsewhere_are_no_blobs(store: BlobStore, name: str) -> None:
-    await _refuses(store, new_folder(), name)
+async def test_names_that_could_lead_elsewhere_are_refused(store: BlobStore) -> None:
+    for folder in WRONG_FOLDERS:
+        await _refuses(store, folder, "320.webp")
+        with pytest.raises(ValueError, match="not the name of a folder"):
+            await store.delete(folder)
+    for name in WRONG_NAMES:
+        await _refuses(store, new_folder(), name)
+    assert list(store.folders()) == []
 
 
 async def _refuses(store: BlobStore, folder: str, name: str) -> None:
@@ -183,7 +181,6 @@ async def _refuses(store: BlobStore, folder: str, name: str) -> None:
             await call()
     with pytest.raises(ValueError, match="not the name of a"):
         store.url(folder, name)
-    assert list(store.folders()) == []
 
 
 async def test_many_can_put_and_delete_at_once(store: BlobStore) -> None:
