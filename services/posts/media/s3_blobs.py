@@ -122,8 +122,8 @@ class S3Blobs:
                 read_timeout=patience.read,
                 retries={"total_max_attempts": 2, "mode": "standard"},
                 max_pool_connections=_CALLS_AT_ONCE,
-                # Amazon redirects what does not name the region, and a certificate is good for no more dots. Services of
-                # others often have no names for buckets, nor the newer checksums.
+                # Amazon redirects what does not name the region, and its certificates are good for no more dots.
+                # Services of others often have no names for buckets, nor the newer checksums.
                 s3={"addressing_style": "path" if endpoint or "." in bucket else "virtual"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",

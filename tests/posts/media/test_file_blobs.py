@@ -109,6 +109,30 @@ async def test_nobody_else_may_look_at_the_files(store: FileBlobs, root: Path) -
     assert {mode(file) for file in files} == {0o600}
 
 
+async def test_what_was_put_or_deleted_is_on_the_disk(
+    store: FileBlobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def noting_sync(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    for data in (b"first", b"second"):
+        synced.clear()
+        await store.put(FOLDER, blobs(data))
+        places = (root, root / FOLDER, *(root / FOLDER / name for name in NAMES))
+        assert synced >= {os.stat(place).st_ino for place in places}
+    synced.clear()
+    await store.delete_blob(FOLDER, NAMES[0])
+    assert os.stat(root / FOLDER).st_ino in synced
+    synced.clear()
+    await store.delete(FOLDER)
+    assert os.stat(root).st_ino in synced
+
+
 async def test_a_folder_appears_at_once_and_goes_at_once(store: FileBlobs, root: Path) -> None:
     seen = set()
     is_over = False
@@ -185,7 +209,7 @@ async def test_a_blob_of_a_put_without_space_leaves_nothing_behind(store: FileBl
 
     limited = run(LIMITED, root)
 
-    assert limited.stdout == "the store of the images is full; nothing was stored\n", limited.stderr
+    assert limited.stdout == "the store of the images is full\n", limited.stderr
     assert hidden(root) == []
     assert [await store.fetch(FOLDER, name, 100) for name in NAMES] == [b"old"] * 3
 
