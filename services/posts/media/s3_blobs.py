@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from chassis import logs
@@ -274,7 +273,7 @@ class S3Blobs:
                 raise BlobStoreFull from None
             log.error("S3 refused", bucket=self._bucket, code=code, status=status, to_do=_TO_DO.get(code, ""))
             raise BlobStoreAway from None
-        except (BotoCoreError, ResponseParserError, HTTPError, OSError) as failure:
+        except (BotoCoreError, HTTPError, OSError) as failure:
             log.error("S3 failed", bucket=self._bucket, error=type(failure).__name__)
             raise BlobStoreAway from None
 

@@ -17,6 +17,7 @@ import pytest
 from services.posts.media.blob_store import CHUNK_BYTES, Blob, BlobMissing, BlobStore, BlobTooBig
 from services.posts.media.file_blobs import FileBlobs
 from services.posts.media.s3_blobs import S3Blobs
+from tests.people import until
 from tests.posts.media.s3_server import BUCKET, S3Server
 
 WRONG_FOLDERS = ("", ".", "..", "ab" * 15, "ab" * 16 + "\n", "AB" * 16, "../" + "a" * 29, "a/" + "b" * 30, ".lock")
@@ -52,6 +53,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def new_folder() -> str:
     return secrets.token_hex(16)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def blob(name: str, data: bytes) -> Blob:
@@ -208,6 +213,7 @@ async def test_many_can_put_and_delete_at_once(store: BlobStore) -> None:
 async def test_reading_that_is_broken_off_holds_up_no_other(store: BlobStore) -> None:
     folder, data = new_folder(), os.urandom(3_000_000)
     await store.put(folder, [blob("1080.webp", data)])
+    before = open_files()
 
     # More than there are threads or connections.
     for _ in range(40):
@@ -220,6 +226,12 @@ async def test_reading_that_is_broken_off_holds_up_no_other(store: BlobStore) ->
     await asyncio.gather(*cut_off, return_exceptions=True)
 
     assert b"".join(await asyncio.wait_for(chunks_of(store, folder, "1080.webp"), 20)) == data
+
+    async def are_closed() -> bool:
+        # Connections stay for those who come next.
+        return open_files() <= before + 16
+
+    await until(are_closed)
 
 
 async def test_reading_takes_little_memory_however_large_the_blob(store: BlobStore) -> None:

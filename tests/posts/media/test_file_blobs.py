@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
 import signal
@@ -12,13 +13,14 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
 
 from services.posts.media.blob_store import Blob, BlobMissing, BlobStoreAway, BlobStoreFull
 from services.posts.media.file_blobs import FileBlobs
+from tests.people import until
 
 FOLDER = "0123456789abcdef" * 2
 NAMES = ("320.webp", "640.webp", "1080.webp")
@@ -43,6 +45,16 @@ class Deadly(list):
 
 blobs = Deadly(Blob(name, "image/webp", b"new" * 1000) for name in names)
 asyncio.run(FileBlobs(Path(root), "").put(folder, blobs))
+"""
+
+# Deletes a folder, and is killed before it has deleted the first of its blobs.
+KILLED_DELETING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from services.posts.media.file_blobs import FileBlobs
+
+Path.unlink = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(FileBlobs(Path(sys.argv[1]), "").delete(sys.argv[2]))
 """
 
 # Puts where no file may have more than 100,000 bytes.
@@ -113,10 +125,14 @@ async def test_what_was_put_or_deleted_is_on_the_disk(
     store: FileBlobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: set[int] = set()
+    synced_unseen: set[int] = set()
     sync = os.fsync
 
     def noting_sync(file: int) -> None:
-        synced.add(os.fstat(file).st_ino)
+        place = os.fstat(file).st_ino
+        synced.add(place)
+        if not os.path.exists(root / FOLDER):
+            synced_unseen.add(place)
         sync(file)
 
     monkeypatch.setattr(os, "fsync", noting_sync)
@@ -125,6 +141,8 @@ async def test_what_was_put_or_deleted_is_on_the_disk(
         await store.put(FOLDER, blobs(data))
         places = (root, root / FOLDER, *(root / FOLDER / name for name in NAMES))
         assert synced >= {os.stat(place).st_ino for place in places}
+        # It is whole before it is there.
+        assert os.stat(root / FOLDER).st_ino in synced_unseen
     synced.clear()
     await store.delete_blob(FOLDER, NAMES[0])
     assert os.stat(root / FOLDER).st_ino in synced
@@ -133,26 +151,67 @@ async def test_what_was_put_or_deleted_is_on_the_disk(
     assert os.stat(root).st_ino in synced
 
 
-async def test_a_folder_appears_at_once_and_goes_at_once(store: FileBlobs, root: Path) -> None:
-    seen = set()
+async def test_a_folder_appears_at_once(store: FileBlobs, root: Path) -> None:
+    folders = [secrets.token_hex(16) for _ in range(30)]
+    seen: set[frozenset[str]] = set()
     is_over = False
 
     def look() -> None:
         while not is_over:
-            try:
-                seen.add(frozenset(os.listdir(root / FOLDER)))
-            except FileNotFoundError:
-                seen.add(frozenset())
+            for folder in folders:
+                with suppress(FileNotFoundError):
+                    seen.add(frozenset(os.listdir(root / folder)))
 
     with ThreadPoolExecutor(1) as thread:
         looking = thread.submit(look)
-        for _ in range(50):
-            await store.put(FOLDER, blobs(b"x"))
-            await store.delete(FOLDER)
+        for folder in folders:
+            await store.put(folder, blobs(b"x"))
         is_over = True
         looking.result(10)
 
-    assert seen <= {frozenset(), frozenset(NAMES)}
+    assert seen <= {frozenset(NAMES)}
+
+
+async def test_a_folder_goes_at_once(store: FileBlobs, root: Path) -> None:
+    await store.put(FOLDER, blobs(b"x"))
+
+    assert run(KILLED_DELETING, root).returncode == -signal.SIGKILL
+
+    (left,) = hidden(root)
+    assert sorted(os.listdir(root / left)) == sorted(NAMES)
+    assert list(store.folders()) == []
+    # Nobody can need it any more.
+    FileBlobs(root, "").close()
+    assert hidden(root) == []
+
+
+async def test_a_folder_goes_with_its_last_blob(store: FileBlobs, root: Path) -> None:
+    await store.put(FOLDER, blobs(b"x"))
+
+    for name in NAMES:
+        assert FOLDER in os.listdir(root)
+        await store.delete_blob(FOLDER, name)
+    assert FOLDER not in os.listdir(root)
+
+
+async def test_blobs_are_moved_by_one_process_at_a_time(store: FileBlobs, root: Path) -> None:
+    async def written() -> int:
+        return sum(len(os.listdir(root / name)) for name in hidden(root))
+
+    # As another process does.
+    turn = os.open(root / ".lock", os.O_RDWR)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        putting = asyncio.create_task(store.put(FOLDER, blobs(b"x")))
+        deleting = asyncio.create_task(store.delete("f" * 32))
+        await until(written, len(NAMES))
+        await asyncio.sleep(0.1)
+        assert FOLDER not in os.listdir(root)
+        assert not deleting.done()
+    finally:
+        os.close(turn)
+    await asyncio.wait_for(asyncio.gather(putting, deleting), 10)
+    assert (await store.fetch(FOLDER, NAMES[0], 1)) == b"x"
 
 
 async def test_a_put_that_is_killed_leaves_nothing_that_is_seen(root: Path) -> None:
@@ -181,15 +240,6 @@ async def test_a_put_that_is_killed_changes_nothing_of_a_folder_that_is_there(st
     assert run(KILLED, root).returncode == -signal.SIGKILL
 
     assert [await store.fetch(FOLDER, name, 100) for name in NAMES] == [b"old"] * 3
-
-
-def test_what_a_killed_deletion_left_is_removed_at_once(store: FileBlobs, root: Path) -> None:
-    (root / ".gone-1").mkdir()
-    (root / ".gone-1" / "320.webp").touch()
-
-    FileBlobs(root, "").close()
-
-    assert hidden(root) == []
 
 
 async def test_what_others_have_in_the_folder_is_left_alone(store: FileBlobs, root: Path) -> None:

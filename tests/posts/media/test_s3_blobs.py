@@ -285,6 +285,9 @@ async def test_what_others_have_in_the_bucket_is_left_alone(s3_server: S3Server,
     await store.put(FOLDER, [IMAGE])
 
     assert [(each.name, each.blobs) for each in store.folders()] == [(FOLDER, {"320.webp"})]
+    await store.delete(FOLDER)
+    left = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")["Contents"]
+    assert sorted(each["Key"] for each in left) == sorted(key for key in keys if f"/{FOLDER}/" not in key)
 
 
 async def test_all_of_a_folder_is_deleted_however_much_it_is(
@@ -366,6 +369,16 @@ async def test_what_does_not_come_to_its_end_is_no_blob(some_credentials: None, 
 
     assert {type(outcome) for outcome in outcomes} == {BlobStoreAway}
     assert time.monotonic() - began < 8
+
+
+async def test_s3_that_says_nothing_is_given_up_on_before_the_call_is(some_credentials: None) -> None:
+    async with bad_s3.serving(bad_s3.silent) as address:
+        with closing(S3Blobs(BUCKET, endpoint=address, patience=Patience(read=0.2, call=60))) as store:
+            began = time.monotonic()
+            outcomes = await asyncio.gather(*(call(store) for call in CALLS.values()), return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {BlobStoreAway}
+    assert time.monotonic() - began < 20
 
 
 async def test_calls_fail_where_nobody_listens(some_credentials: None) -> None:
