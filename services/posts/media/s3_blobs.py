@@ -61,7 +61,6 @@ _TO_DO = {
     "IllegalLocationConstraintException": "set AWS_DEFAULT_REGION to the region of the bucket",
 }
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
-_MISSING = {"NoSuchKey", "404"}
 
 log = logs.get(__name__)
 
@@ -131,7 +130,7 @@ class S3Blobs:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._keys_a_page = keys_a_page
-        self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, BlobStoreAway)
+        self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, self._too_slow)
         self._public_url = public_url.rstrip("/")
         signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
         bucket_url = signed.partition("?")[0].removesuffix("/key")
@@ -144,7 +143,7 @@ class S3Blobs:
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         keys = [self._key(folder, blob.name) for blob in blobs]
         puts = (self._put(key, blob) for key, blob in zip(keys, blobs, strict=True))
-        # All have ended when this ends: nothing is stored after what deletes it again.
+        # All have ended when this ends, but for those that were given up on: or one might be stored after a deletion.
         for failure in await asyncio.gather(*puts, return_exceptions=True):
             if failure is not None:
                 raise failure
@@ -259,6 +258,10 @@ class S3Blobs:
         for failure in answer.get("Errors", ()):
             raise ClientError({"Error": failure}, "DeleteObjects")
 
+    def _too_slow(self) -> BlobStoreAway:
+        log.error("S3 is too slow", bucket=self._bucket)
+        return BlobStoreAway()
+
     @contextmanager
     def _telling(self, folder: str = "", name: str = "") -> Iterator[None]:
         """Failures of S3 become those of a store. Their own texts are not repeated: they may hold credentials."""
@@ -267,7 +270,7 @@ class S3Blobs:
         except ClientError as failure:
             code = str(failure.response.get("Error", {}).get("Code", ""))
             status = failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if code in _MISSING:
+            if code == "NoSuchKey":
                 raise BlobMissing(folder, name) from None
             if code in _FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
                 raise BlobStoreFull from None

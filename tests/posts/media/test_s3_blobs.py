@@ -336,6 +336,7 @@ async def test_what_an_operator_has_to_set_stands_in_the_log(
 BEHAVIOURS = {
     "500": bad_s3.answering(500, "InternalError"),
     "502": bad_s3.answering(502),
+    "404": bad_s3.answering(404),
     "503": bad_s3.answering(503, "SlowDown"),
     "silent": bad_s3.silent,
     "dripping": bad_s3.dripping,
@@ -352,6 +353,8 @@ async def test_calls_end_in_time_while_s3_is_away(some_credentials: None, behavi
 
     assert {type(outcome) for outcome in outcomes} == {BlobStoreAway}
     assert time.monotonic() - began < 8
+    assert {line["event"] for line in lines} <= {"S3 refused", "S3 failed", "S3 is too slow"}
+    assert len(lines) >= len(CALLS)
     assert "SECRETKEY" not in f"{lines} {outcomes}"
 
 
