@@ -18,7 +18,6 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s/\[\]]+):(\d{1,5})")
 # The full name of a proto service, and a DNS name.
 _CALLER = re.compile(r"([A-Za-z_][\w.]*)=([a-z](?:[a-z0-9.-]*[a-z0-9])?)")
 
-
 # The name of a bucket, and folders in it.
 _BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w-][\w.-]*)*)/?", re.ASCII)
 _WEB_ADDRESS = re.compile(
