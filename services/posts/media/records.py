@@ -1,7 +1,7 @@
 """The rows of images: whose they are, what shows them, and when they go.
 
-An image is in a post, an avatar, or neither; then it goes at its time. Its blobs are in a folder of the store, which is among
-the discards until the transaction that adds the row, and again from the one on that deletes it (`discards.py`).
+An image is in a post, an avatar, or neither; then it goes at its time. Its blobs are in a folder of the store, which is
+among the discards until the transaction that adds the row, and again from the one on that deletes it (`discards.py`).
 """
 
 from __future__ import annotations

@@ -189,11 +189,6 @@ class S3Blobs:
         with self._telling():
             await self._calls.run(delete)
 
-    async def delete_blob(self, folder: str, name: str) -> None:
-        key = self._key(folder, name)
-        with self._telling():
-            await self._calls.run(lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
-
     def folders(self) -> Iterator[StoredFolder]:
         with self._telling():
             for folder, blobs in itertools.groupby(self._blobs(), lambda blob: blob.folder):

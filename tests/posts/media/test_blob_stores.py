@@ -134,20 +134,6 @@ async def test_deleting_removes_a_folder_and_no_other_and_again_changes_nothing(
     assert await store.fetch(folder, "1.webp", 100) == b"again"
 
 
-async def test_a_folder_is_gone_with_the_last_of_its_blobs(store: BlobStore) -> None:
-    folder = new_folder()
-    await store.put(folder, [blob("320.webp", b"x"), blob("640.webp", b"x")])
-
-    await store.delete_blob(folder, "320.webp")
-    await store.delete_blob(folder, "320.webp")
-    await store.delete_blob(new_folder(), "320.webp")
-
-    (left,) = store.folders()
-    assert left.blobs == {"640.webp"}
-    await store.delete_blob(folder, "640.webp")
-    assert list(store.folders()) == []
-
-
 async def test_all_folders_are_listed_in_the_order_of_their_names(store: BlobStore) -> None:
     before = time.time_ns() // 1000
     put = {new_folder(): {f"{width}.webp": width for width in range(1, 3 + number % 3)} for number in range(7)}
@@ -179,7 +165,6 @@ async def _refuses(store: BlobStore, folder: str, name: str) -> None:
         lambda: store.put(folder, [blob("320.jpg", b"x"), blob(name, b"x")]),
         lambda: chunks_of(store, folder, name),
         lambda: store.fetch(folder, name, 100),
-        lambda: store.delete_blob(folder, name),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="not the name of a"):

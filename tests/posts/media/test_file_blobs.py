@@ -144,9 +144,6 @@ async def test_what_was_put_or_deleted_is_on_the_disk(
         # It is whole before it is there.
         assert os.stat(root / FOLDER).st_ino in synced_unseen
     synced.clear()
-    await store.delete_blob(FOLDER, NAMES[0])
-    assert os.stat(root / FOLDER).st_ino in synced
-    synced.clear()
     await store.delete(FOLDER)
     assert os.stat(root).st_ino in synced
 
@@ -183,15 +180,6 @@ async def test_a_folder_goes_at_once(store: FileBlobs, root: Path) -> None:
     # Nobody can need it any more.
     FileBlobs(root, "").close()
     assert hidden(root) == []
-
-
-async def test_a_folder_goes_with_its_last_blob(store: FileBlobs, root: Path) -> None:
-    await store.put(FOLDER, blobs(b"x"))
-
-    for name in NAMES:
-        assert FOLDER in os.listdir(root)
-        await store.delete_blob(FOLDER, name)
-    assert FOLDER not in os.listdir(root)
 
 
 async def test_blobs_are_moved_by_one_process_at_a_time(store: FileBlobs, root: Path) -> None:
@@ -305,7 +293,6 @@ async def test_a_folder_that_is_taken_away_is_told(store: FileBlobs, root: Path)
     for call in (
         lambda: store.put(FOLDER, blobs(b"x")),
         lambda: store.delete(FOLDER),
-        lambda: store.delete_blob(FOLDER, "320.webp"),
     ):
         with pytest.raises(BlobStoreAway):
             await call()

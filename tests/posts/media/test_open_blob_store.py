@@ -19,7 +19,7 @@ SERVED = "http://127.0.0.1:8080/media"
 
 
 def opened(**environment: str) -> BlobStore:
-    return open_blob_store(from_environment(environment), SERVED)
+    return open_blob_store(from_environment(environment))
 
 
 def test_images_are_kept_beside_the_databases_by_default(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_files_need_no_library_of_s3(tmp_path: Path) -> None:
 import pathlib, sys
 from chassis.settings import Settings
 from services.posts.media.blob_store import open_blob_store
-open_blob_store(Settings(data=pathlib.Path({str(tmp_path)!r})), "").close()
+open_blob_store(Settings(data=pathlib.Path({str(tmp_path)!r}))).close()
 sys.exit("boto3" in sys.modules or "botocore" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
