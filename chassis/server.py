@@ -252,21 +252,40 @@ def hold_port(address: str) -> socket.socket:
     Raises:
         OSError: it is taken, or the address is not of this machine.
     """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, host, port = _parted(address)
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # Without SO_REUSEPORT, or the port of another suite with workers would look free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, int(port)))
+        probe.bind((host, port))
         chosen = probe.getsockname()[1]
-    held = socket.socket(family, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((host, chosen))
+    held = join_port(f"{host}:{chosen}")
     # Else the port would look free to the next probe for as long as no server listens.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return held
+
+
+def join_port(address: str) -> socket.socket:
+    """Bind host:port without listening, where others may be who share it.
+
+    Raises:
+        OSError: somebody has it who does not, or the address is not of this machine.
+    """
+    family, host, port = _parted(address)
+    joined = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        joined.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        joined.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        joined.bind((host, port))
+    except BaseException:
+        joined.close()
+        raise
+    return joined
+
+
+def _parted(address: str) -> tuple[socket.AddressFamily, str, int]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return socket.AF_INET6 if ":" in host else socket.AF_INET, host, int(port)
 
 
 def _handlers(
