@@ -130,6 +130,7 @@ def _suite(name: str, command: Sequence[str], data: Path, core: int | None) -> I
         "INSTA_DATA": str(data),
         "INSTA_LISTEN": _LOOPBACK,
         "INSTA_METRICS_LISTEN": _LOOPBACK,
+        "INSTA_MEDIA_LISTEN": _LOOPBACK,
         "INSTA_USERS_ADDRESS": _LOOPBACK,
         "INSTA_POSTS_ADDRESS": _LOOPBACK,
         "INSTA_SOCIAL_ADDRESS": _LOOPBACK,

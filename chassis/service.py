@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from chassis.background import BackgroundTask
 from chassis.follower import Follower
 from chassis.metrics import Metrics
@@ -28,6 +30,7 @@ class Service:
         servicers: Makes its servicers, by the full name of their contract.
         migrations: The folder of its schema changes. None: it has no database.
         background: Makes what it does beside its calls, in one process at a time.
+        web: Makes what it serves to everybody over HTTP, at `media_listen`, wherever it runs. None: nothing.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Service:
     servicers: Callable[[Parts], Mapping[str, object]]
     migrations: Path | None = None
     background: Callable[[Parts], Sequence[BackgroundTask]] = lambda parts: ()
+    web: Callable[[Settings], ASGIApp | None] = lambda settings: None
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class Settings:
     data: Path = _setting(Path("var"), _folder, "folder of the databases")  # noqa: RUF009 (it makes a field)
     listen: str = _setting("", _address, "host:port of gRPC; by default the part's own on 127.0.0.1")
     metrics_listen: str = _setting("", _address, "host:port of /metrics; by default the part's own on 127.0.0.1")
+    media_listen: str = _setting("127.0.0.1:8080", _address, "host:port of images, over HTTP")
     users_address: str = _setting("127.0.0.1:50052", _target, "where the users service is, apart")
     posts_address: str = _setting("127.0.0.1:50053", _target, "where the posts service is, apart")
     social_address: str = _setting("127.0.0.1:50054", _target, "where the social service is, apart")
@@ -110,7 +111,7 @@ class Settings:
         (), _callers, "services of your own that may call parts apart: insta.posts.v1.PostService=NAME,..."
     )
     tls_certificate: Path | None = _setting(  # noqa: RUF009
-        None, _file, "PEM file of the certificate that the gateway shows its clients, and its chain"
+        None, _file, "PEM file of the certificate that clients are shown by the gateway and with images, and its chain"
     )
     tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
     reflection: bool = _setting(True, _switch, "serve reflection")

@@ -27,7 +27,7 @@ _supervised = click.option("--supervised", is_flag=True, hidden=True)
 @_supervised
 @click.pass_obj
 def up(settings: Settings, workers: int, insecure_plaintext: bool, supervised: bool) -> None:
-    """Run the whole suite: gRPC on 127.0.0.1:50051, /metrics on 127.0.0.1:9090."""
+    """Run the whole suite: gRPC on 127.0.0.1:50051, images on 127.0.0.1:8080, /metrics on 127.0.0.1:9090."""
     settings = _exposed(settings, insecure_plaintext)
 
     def announce(addresses: Addresses) -> None:
@@ -84,6 +84,9 @@ def _exposed(settings: Settings, insecure_plaintext: bool) -> Settings:
 def _announce_parts(parts: Mapping[str, Addresses]) -> None:
     for name, addresses in parts.items():
         click.echo(f"{name:8} gRPC on {addresses.grpc}, metrics on http://{addresses.metrics}/metrics")
+    for addresses in parts.values():
+        if addresses.images:
+            click.echo(f"{'posts':8} images on {addresses.images}")
 
 
 def _invitation(settings: Settings, address: str) -> str:

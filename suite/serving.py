@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import fcntl
 import gc
 import json
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 import click
 import prometheus_client
 import uvloop
+from starlette.types import ASGIApp
 
 from chassis import logs
 from chassis.server import NoSocketFolder, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
+from chassis.web import WebServer
+from services.posts.media import web as images
 from suite import tls
 from suite.composition import GATEWAY, SERVICES, Assembly
 
@@ -29,10 +33,15 @@ log = logs.get(__name__)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a process listens."""
+    """Where a process listens.
+
+    Attributes:
+        images: The URL; empty if it serves none.
+    """
 
     grpc: str
     metrics: str
+    images: str = ""
 
 
 def together() -> list[Service]:
@@ -67,7 +76,7 @@ def run_supervised(settings: Settings, services: Iterable[Service], served: Serv
     """
 
     def announce(addresses: Addresses) -> None:
-        sys.stdout.write(json.dumps({"grpc": addresses.grpc, "metrics": addresses.metrics}) + "\n")
+        sys.stdout.write(json.dumps(dataclasses.asdict(addresses)) + "\n")
         sys.stdout.flush()
 
     _wake_without_haste()
@@ -100,6 +109,10 @@ async def _serve(
     peer = None if len(services) == len(SERVICES) else tls.peer(settings, served)
     certificate = tls.public(settings) if served is GATEWAY else peer
     check_exposure(settings, listen, encrypted=certificate is not None)
+    web = _web_server(settings, services, shares_port=supervised)
+    if web is not None:
+        # The URLs of images are made of it.
+        settings = dataclasses.replace(settings, media_listen=web.address)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,10 +132,16 @@ async def _serve(
             raise click.ClickException(str(failure)) from None
         except OSError:
             raise taken(listen, "INSTA_LISTEN") from None
+        if web is not None:
+            try:
+                web.start()
+            except OSError:
+                raise taken(web.address, "INSTA_MEDIA_LISTEN") from None
         # What is there now stays. To look through all of it for garbage would halt every call for some 50 ms, at times.
         gc.collect()
         gc.freeze()
-        announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics))
+        images_url = "" if web is None else images.url(settings)
+        announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics, images_url))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.
             loop.add_reader(sys.stdin.fileno(), stopping.set)
@@ -130,10 +149,38 @@ async def _serve(
         if supervised:
             loop.remove_reader(sys.stdin.fileno())
         log.info("draining", seconds=settings.drain_seconds)
-        await server.drain(settings.drain_seconds)
+        async with asyncio.TaskGroup() as stops:
+            stops.create_task(server.drain(settings.drain_seconds))
+            if web is not None:
+                stops.create_task(web.stop(settings.drain_seconds))
     finally:
+        if web is not None:
+            await web.stop(0)
         await assembly.close()
     log.info("stopped")
+
+
+def _web_server(settings: Settings, services: Iterable[Service], *, shares_port: bool) -> WebServer | None:
+    """A server of what these services serve over HTTP; it has its port. None: nothing."""
+    app = web_app(settings, services)
+    if app is None:
+        return None
+    check_exposure(settings, settings.media_listen, encrypted=tls.public(settings) is not None)
+    try:
+        return WebServer(
+            app,
+            settings.media_listen,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            shares_port=shares_port,
+        )
+    except OSError:
+        raise taken(settings.media_listen, "INSTA_MEDIA_LISTEN") from None
+
+
+def web_app(settings: Settings, services: Iterable[Service]) -> ASGIApp | None:
+    """What one of these services serves over HTTP. None: no one does."""
+    return next((app for service in services if (app := service.web(settings)) is not None), None)
 
 
 def listen_address(settings: Settings, served: Service) -> str:

@@ -64,12 +64,18 @@ def run_workers(settings: Settings, count: int, announce: Callable[[Addresses], 
             held.enter_context(serving.data_lock(settings, service))
         _bring_up_to_date(settings)
         address = _reserve(held, listen, "INSTA_LISTEN")
+        media = _reserve_media(held, settings)
         folder = held.enter_context(tempfile.TemporaryDirectory(prefix="insta-metrics-"))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         metrics = serving.serve_metrics(settings, GATEWAY, of_workers())
-        environment = {"INSTA_LISTEN": address, "PROMETHEUS_MULTIPROC_DIR": folder}
+        environment = {"INSTA_LISTEN": address, "PROMETHEUS_MULTIPROC_DIR": folder, **media}
         workers = [Child(f"worker {number}", ("up",), environment) for number in range(count)]
-        asyncio.run(_supervise(settings, workers, lambda: announce(Addresses(address, metrics))))
+
+        def ready() -> None:
+            images = next(worker.addresses.images for worker in workers if worker.addresses is not None)
+            announce(Addresses(address, metrics, images))
+
+        asyncio.run(_supervise(settings, workers, ready))
 
 
 def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], None]) -> None:
@@ -86,6 +92,7 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
         reserved = {
             name: _reserve(held, address, variables.get(name, "INSTA_LISTEN")) for name, address in listen.items()
         }
+        media = _reserve_media(held, settings)
         certificates = tls.folders(settings)
         addresses = {variable: reserved[name] for name, variable in variables.items()}
         services = [
@@ -96,6 +103,7 @@ def run_apart(settings: Settings, announce: Callable[[Mapping[str, Addresses]], 
                     **addresses,
                     "INSTA_LISTEN": reserved[name],
                     "INSTA_PEER_TLS": str(certificates[name]),
+                    **media,
                     **_metrics(settings, name),
                 },
             )
@@ -120,6 +128,14 @@ def _metrics(settings: Settings, name: str) -> dict[str, str]:
     if name == GATEWAY.name or settings.metrics_listen.endswith(":0"):
         return {"INSTA_METRICS_LISTEN": settings.metrics_listen} if settings.metrics_listen else {}
     return {"INSTA_METRICS_LISTEN": f"127.0.0.1:{SERVICES[name].metrics_port}"}
+
+
+def _reserve_media(held: ExitStack, settings: Settings) -> dict[str, str]:
+    """Keep the address of images: it is to stay the same when a process is started again."""
+    if serving.web_app(settings, SERVICES.values()) is None:
+        return {}
+    serving.check_exposure(settings, settings.media_listen, encrypted=tls.public(settings) is not None)
+    return {"INSTA_MEDIA_LISTEN": _reserve(held, settings.media_listen, "INSTA_MEDIA_LISTEN")}
 
 
 def _reserve(held: ExitStack, address: str, variable: str) -> str:

@@ -33,6 +33,7 @@ MODES = {
 SUPERUSER = "boss"
 PASSWORD = "correct horse battery staple"
 _READY = re.compile(r"^(\w+) +gRPC on (\S+), metrics on (\S+)$", re.MULTILINE)
+_IMAGES = re.compile(r"^posts +images on (\S+)$", re.MULTILINE)
 _START_TIMEOUT_SECONDS = 60
 _LOOPBACK = "127.0.0.1:0"
 
@@ -45,6 +46,7 @@ class RunningSuite:
         mode: A key of `MODES`.
         address: host:port of the gateway.
         metrics_url: Of the gateway's process, or of all workers.
+        images_url: Of the posts service, or of all workers.
         addresses: host:port of each part that listens.
         environment: With it the `insta` command works on the same data.
         said: What it printed when it was ready.
@@ -53,6 +55,7 @@ class RunningSuite:
     mode: str
     address: str
     metrics_url: str
+    images_url: str
     addresses: Mapping[str, str]
     environment: Mapping[str, str]
     process: subprocess.Popen[str] | None
@@ -66,7 +69,7 @@ class RunningSuite:
 
 def at(address: str) -> RunningSuite:
     """A suite that others started: nothing is known of it but the gateway's address."""
-    return RunningSuite("there", address, "", {"gateway": address}, {}, None, None)
+    return RunningSuite("there", address, "", "", {"gateway": address}, {}, None, None)
 
 
 def environment(data: Path, **settings: str) -> dict[str, str]:
@@ -79,6 +82,7 @@ def environment(data: Path, **settings: str) -> dict[str, str]:
         "INSTA_DATA": str(data),
         "INSTA_LISTEN": _LOOPBACK,
         "INSTA_METRICS_LISTEN": _LOOPBACK,
+        "INSTA_MEDIA_LISTEN": _LOOPBACK,
         "INSTA_USERS_ADDRESS": _LOOPBACK,
         "INSTA_POSTS_ADDRESS": _LOOPBACK,
         "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
@@ -149,10 +153,13 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
     try:
         said = _announced(process, log)
         parts = {name: (grpc, metrics) for name, grpc, metrics in _READY.findall(said)}
+        images = _IMAGES.search(said)
+        assert images is not None
         yield RunningSuite(
             mode=mode,
             address=parts["gateway"][0],
             metrics_url=parts["gateway"][1],
+            images_url=images[1],
             addresses={name: grpc for name, (grpc, _) in parts.items()},
             environment=given,
             process=process,

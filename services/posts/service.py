@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from starlette.types import ASGIApp
+
 from chassis import background, events
 from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Parts, Service
+from chassis.settings import Settings
 from services.posts import consumers, erasure
 from services.posts.event_servicer import EventServicer
+from services.posts.media import web
 from services.posts.post_servicer import PostServicer
 
 
@@ -32,6 +36,10 @@ def _background(parts: Parts) -> Sequence[BackgroundTask]:
     )
 
 
+def _web(settings: Settings) -> ASGIApp | None:
+    return web.app(settings.data / "media")
+
+
 SERVICE = Service(
     name="posts",
     port=50053,
@@ -41,4 +49,5 @@ SERVICE = Service(
     servicers=_servicers,
     migrations=Path(__file__).parent / "migrations",
     background=_background,
+    web=_web,
 )
