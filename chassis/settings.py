@@ -158,7 +158,7 @@ class Settings:
         (), _callers, "services of your own that may call parts apart: insta.posts.v1.PostService=NAME,..."
     )
     tls_certificate: Path | None = _setting(  # noqa: RUF009
-        None, _file, "PEM file of the certificate that the gateway shows its clients, and its chain"
+        None, _file, "PEM file of the certificate that clients are shown by the gateway and with images, and its chain"
     )
     tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
     reflection: bool = _setting(True, _switch, "serve reflection")
