@@ -29,7 +29,7 @@ class AuthorCounter(Table):
 class Media(Table):
     """An image: in a post, an avatar, or neither, and then it goes at `expire_time` (microseconds since 1970).
 
-    `variants` is a JSON array of [width, height, content type, bytes]; their blobs are in the folder `folder` of the store.
+    `variants` is a JSON array of [width, height, content type, bytes]; their blobs are in the folder of the store.
     """
 
     id = IdField()
@@ -67,10 +67,10 @@ class Upload(Table):
 
 
 class Discard(Table):
-    """A folder of blobs that nothing refers to, not yet or no longer: deleted once it is due, unless it is taken out before.
+    """A folder of blobs that nothing refers to, not yet or no longer: deleted once due, unless it is taken out before.
 
-    `begun` tells that it is being deleted, which nothing can stop any more. `due_time` is then that of the next attempt,
-    in microseconds since 1970.
+    `begun` tells that it is being deleted, which nothing can stop any more. `due_time`, in microseconds since 1970, is
+    then that of the next attempt.
     """
 
     folder = peewee.TextField(primary_key=True)

@@ -1,4 +1,4 @@
-"""Deletes from the store of images what nothing refers to: after the commit in which that became so, until it is done."""
+"""Deletes from the store of images what nothing refers to, after the commit in which that became so."""
 
 from __future__ import annotations
 

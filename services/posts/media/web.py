@@ -13,8 +13,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chassis.settings import Settings
-
 # Of a path as it comes: in one that is decoded an encoded slash would be a slash.
 _PATH = re.compile(rb"/media/([0-9a-f]{32})/([0-9]{1,5}\.(webp|jpg))")
 _TYPES = {"webp": "image/webp", "jpg": "image/jpeg"}
@@ -33,12 +31,6 @@ class _Part(NamedTuple):
 
     first: int
     end: int
-
-
-def url(settings: Settings) -> str:
-    """Where the images are, as long as no other place is said to be."""
-    scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://{settings.media_listen}/media"
 
 
 def app(root: Path) -> ASGIApp:
