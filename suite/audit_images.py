@@ -103,8 +103,8 @@ class ImageChecks:
         lacks = list(self._second.incomplete.values())
         more = [f"  and {len(lacks) - _TOLD:,} more"] if len(lacks) > _TOLD else []
         first = (
-            f"What is lost cannot be made anew. Put these folders back into {self._place} from a backup of the images, or"
-            " have the posts deleted:"
+            f"What is lost cannot be made anew. Put these folders back into {self._place} from a backup of the images,"
+            " or have the posts deleted:"
         )
         return "\n".join([first, *lacks[:_TOLD], *more])
 
