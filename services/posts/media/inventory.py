@@ -90,6 +90,7 @@ _discards = compiled(
     row=KnownDiscard,
 )
 _is_image = compiled(Media.select(Media.id).where(Media.folder == param("folder")))
+_forget = compiled(Media.delete().where(Media.folder == param("folder")))
 _is_discard = compiled(Discard.select(Discard.folder).where(Discard.folder == param("folder")))
 
 
@@ -111,14 +112,32 @@ def entries(store: Store, blobs: BlobStore) -> Iterator[Entry]:
         after = known.upto
 
 
+def images(db: Database) -> Iterator[KnownImage]:
+    """All images in the order of their folders. Whoever is at one may delete it."""
+    page: Sequence[KnownImage] = _images.all(db, after="", upto=_END)
+    while page:
+        yield from page
+        page = _images.all(db, after=page[-1].folder, upto=_END)
+
+
+def is_image(db: Database, folder: str) -> bool:
+    """Whether a folder is an image."""
+    return bool(_is_image.all(db, folder=folder))
+
+
+def forget_image(db: Database, folder: str) -> None:
+    """Delete the row of an image whose blobs are gone."""
+    _forget.run(db, folder=folder)
+
+
 def discard_unknown(db: Database, folders: Iterable[str]) -> int:
     """Let those of these folders be deleted of which nothing is known. Returns how many."""
-    return sum(discards.add_new(db, folder) for folder in folders if not _is_image.all(db, folder=folder))
+    return sum(discards.add_new(db, folder) for folder in folders if not is_image(db, folder))
 
 
 def known_among(db: Database, folders: Iterable[str]) -> list[str]:
     """Those of these folders that are known still: nobody has deleted them to the end."""
-    return [folder for folder in folders if _is_image.all(db, folder=folder) or _is_discard.all(db, folder=folder)]
+    return [folder for folder in folders if is_image(db, folder) or _is_discard.all(db, folder=folder)]
 
 
 def _known(db: Database, after: str, upto: str) -> _Known:
