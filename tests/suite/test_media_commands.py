@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from PIL import Image
 from insta.gateway.v1 import media_pb2
 from tests.people import People, Person, small_picture, until
 from tests.running import RunningSuite, insta_here, running
-from tests.suite.test_audit import change, read
+from tests.suite.image_store import DAY_SECONDS, folder_of, leave_unknown, store_of, stored, suite_with_images
+from tests.suite.test_audit import audited, change, differences, read
 
-DAY_SECONDS = 24 * 3600
 LATER = 1_000_000 * (DAY_SECONDS + 60)
 
 
@@ -43,18 +42,7 @@ async def eve(people: People) -> Person:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, str], list[str]]:
     """The environment of a suite that is stopped, and the folders of its images: two that a post shows, and three that
     nothing does. Tests copy what they change."""
-
-    async def share(address: str) -> list[str]:
-        people = People(address)
-        ana = await people.join()
-        uploaded = [await ana.upload() for _ in range(5)]
-        await ana.post(media_ids=[image.id for image in uploaded[:2]])
-        await people.channel.close()
-        return list(map(folder_of, uploaded))
-
-    with running("together", tmp_path_factory.mktemp("made") / "var") as suite, ThreadPoolExecutor(1) as thread:
-        folders = thread.submit(asyncio.run, share(suite.address)).result()
-    return suite.environment, folders
+    return suite_with_images(tmp_path_factory.mktemp("made") / "var")
 
 
 @pytest.fixture
@@ -70,30 +58,6 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "beach.png"
     path.write_bytes(small_picture())
     return path
-
-
-def folder_of(image: media_pb2.Media) -> str:
-    return image.variants[0].url.split("/")[-2]
-
-
-def store_of(environment: Mapping[str, str]) -> Path:
-    return Path(environment["INSTA_DATA"]) / "media"
-
-
-def stored(environment: Mapping[str, str]) -> set[str]:
-    """The folders in the store."""
-    return {path.name for path in store_of(environment).iterdir() if not path.name.startswith(".")}
-
-
-def leave_unknown(environment: Mapping[str, str], age_seconds: float) -> str:
-    """Put a folder into the store that no database knows."""
-    folder = store_of(environment) / os.urandom(16).hex()
-    folder.mkdir()
-    blob = folder / "320.webp"
-    blob.write_bytes(b"x" * 1234)
-    then = time.time() - age_seconds
-    os.utime(blob, (then, then))
-    return folder.name
 
 
 def gc(environment: Mapping[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -200,7 +164,7 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_a_sentence(stopped: tuple[Ma
         assert said.stderr.splitlines()[-1].startswith("Error: INSTA_MEDIA_URL=s3://nowhere: ")
 
 
-async def test_nothing_that_is_uploaded_shown_or_under_way_is_deleted_meanwhile(tmp_path: Path) -> None:
+async def test_what_is_uploaded_shown_or_under_way_is_neither_deleted_nor_a_difference(tmp_path: Path) -> None:
     """However old the blobs say that they are."""
     done = asyncio.Event()
     with running("together", tmp_path / "var") as suite:
@@ -231,6 +195,7 @@ async def test_nothing_that_is_uploaded_shown_or_under_way_is_deleted_meanwhile(
                 await asyncio.to_thread(age)
                 collected = await asyncio.to_thread(gc, given, "--force")
                 assert collected.returncode == 0, collected.stderr
+                assert differences(await asyncio.to_thread(audited, given)) == {}
         finally:
             done.set()
             await asyncio.gather(*sharing)
@@ -240,7 +205,7 @@ async def test_nothing_that_is_uploaded_shown_or_under_way_is_deleted_meanwhile(
                 part async for part in person.media.DownloadMedia(media_pb2.DownloadMediaRequest(media_id=media_id))
             ]
             assert sum(len(part.chunk) for part in parts) == parts[0].variant.size
-        # What was deleted is gone, whoever did it.
+        # What was deleted goes, whoever does it.
         await until(lambda: asyncio.to_thread(lambda: stored(given) == {folder for *_, folder in made}))
         await people.channel.close()
 
