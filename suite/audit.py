@@ -67,10 +67,11 @@ class Result:
 @click.pass_obj
 def audit(settings: Settings, repair: bool, wait: float) -> None:
     """Compare what the services have stored with each other: counters with rows, rows with the users and posts that
-    they refer to, what is gone with what is left of it, how far the event logs were read, and the files themselves.
+    they refer to, what is gone with what is left of it, images with the store of their blobs, how far the event logs
+    were read, and the files themselves.
 
-    Works on the databases in INSTA_DATA, whether the suite runs on them or not. What differs because it is under way is
-    waited for. Fails if anything differs; with --repair, if anything differs then.
+    Works on the databases in INSTA_DATA and the images in INSTA_MEDIA_URL, whether the suite runs on them or not. What
+    differs because it is under way is waited for. Fails if anything differs; with --repair, if anything differs then.
     """
     missing = [name for name in ROWS if not path_of(settings, SERVICES[name]).exists()]
     if missing:

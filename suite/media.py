@@ -11,10 +11,8 @@ from typing import Any
 
 import click
 import grpc
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 
 from chassis.settings import Settings
 from insta.gateway.v1 import media_pb2, media_pb2_grpc
@@ -181,17 +179,10 @@ def _parts(header: media_pb2.UploadHeader, data: bytes, progress: Progress) -> I
 
 def _print(uploaded: media_pb2.Media) -> None:
     click.echo(f"image {uploaded.id}: {uploaded.content_type}, {uploaded.width} x {uploaded.height}")
-    table = Table(box=box.SIMPLE)
-    table.add_column("variant")
-    table.add_column("pixels", justify="right")
-    table.add_column("bytes", justify="right")
-    table.add_column("address")
+    # No padding: an address may be longer than a line, and is to be copied.
+    click.echo(f"\n  {'pixels':>11}  {'type':10}  {'bytes':>9}  address")
     for variant in uploaded.variants:
         pixels = f"{variant.width} x {variant.height}"
-        table.add_row(variant.content_type, pixels, f"{variant.size:,}", variant.url)
-    console = Console()
-    # A terminal breaks lines where they end: an address can be copied then.
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
-    console.print(table)
+        click.echo(f"  {pixels:>11}  {variant.content_type:10}  {variant.size:>9,}  {variant.url}")
     if uploaded.HasField("url_expire_time"):
-        click.echo(f"The addresses are good until {uploaded.url_expire_time.ToDatetime():%Y-%m-%d %H:%M} UTC.")
+        click.echo(f"\nThe addresses are good until {uploaded.url_expire_time.ToDatetime():%Y-%m-%d %H:%M} UTC.")

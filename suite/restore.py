@@ -164,8 +164,10 @@ def _tell_of_images(settings: Settings, directory: Path, images: image_copies.Im
         click.echo(f"The backup has no images: those in {place} are as they were.")
     elif settings.media_folder is None:
         click.echo(f"The images in {directory / image_copies.IMAGES} were not put back: {place} is no folder.")
+    elif put_back:
+        click.echo(f"Of these images {put_back:,} were missing in {place}, and are there again.")
     else:
-        click.echo(f"Of the images {put_back:,} were missing in {place} and are there again.")
+        click.echo(f"None of these images was missing in {place}.")
 
 
 def _stage(copy: Copy, directory: Path, staging: Path) -> None:
