@@ -6,14 +6,21 @@ import asyncio
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from chassis.consistency import BOTTOM
+from chassis.settings import from_environment
+from suite.audit_images import ImageChecks
+from suite.composition import SERVICES
+from suite.databases import open_store
+from suite.images import store_of_images
 from tests.people import until
 from tests.running import running
 from tests.suite.image_store import DAY_SECONDS, leave_unknown, store_of, stored, suite_with_images
-from tests.suite.test_audit import audited, differences, read, repaired
+from tests.suite.test_audit import audited, change, differences, read, repaired
 
 BLOBS = "posts: blobs of images"
 FOLDERS = "posts: folders of the store"
@@ -88,3 +95,24 @@ def test_a_repair_spares_a_store_that_the_database_knows_little_of(
     assert "insta media gc --force" in mended.stdout
     assert stored(given) == {*folders, *others}
     assert read(given, "posts", "SELECT folder FROM discard") == []
+
+
+def test_what_has_gone_when_it_is_looked_at_again_was_on_its_way(
+    stopped: tuple[Mapping[str, str], list[str]],
+) -> None:
+    given, folders = stopped
+    settings = from_environment(given)
+    going, lost, *_ = folders
+    for folder in (going, lost):
+        shutil.rmtree(store_of(given) / folder)
+    old, gone = leave_unknown(given, DAY_SECONDS), leave_unknown(given, DAY_SECONDS)
+    with closing(open_store(settings, SERVICES["posts"])) as store, store_of_images(settings) as blobs:
+        of_blobs, of_folders = ImageChecks(store, blobs, "here").checks()
+
+        first = of_blobs.page(BOTTOM), of_folders.page(BOTTOM)
+        change(given, "posts", f"DELETE FROM media WHERE folder = '{going}'")
+        shutil.rmtree(store_of(given) / gone)
+        second = of_blobs.remaining(first[0].suspicious), of_folders.remaining(first[1].suspicious)
+
+    assert [(page.size, len(page.suspicious), page.above) for page in first] == [(5, 2, None), (5, 2, None)]
+    assert second == ([2], [old])
