@@ -29,6 +29,7 @@ _COMMANDS = {
     "demo": "suite.demo:demo",
     "call": "suite.call:call",
     "check": "suite.check:check",
+    "media": "suite.media:media",
     "client-config": "suite.client_config:client_config",
     "audit": "suite.audit:audit",
     "backup": "suite.backup:backup",

@@ -16,9 +16,16 @@ from chassis.query import compiled, param
 from chassis.store import Database
 from services.posts.models import Discard
 
+_NOBODY = 0
+
 _put = compiled(
     Discard.insert(folder=param("folder"), owner_id=param("owner_id"), due_time=param("due_time"), begun=0).on_conflict(
         conflict_target=[Discard.folder], preserve=[Discard.due_time]
+    )
+)
+_put_new = compiled(
+    Discard.insert(folder=param("folder"), owner_id=param("owner_id"), due_time=param("now"), begun=0).on_conflict(
+        action="nothing", conflict_target=[Discard.folder]
     )
 )
 _take_out = compiled(Discard.delete().where(Discard.folder == param("folder"), Discard.begun == param("no")))
@@ -50,6 +57,12 @@ def hold(db: Database, folder: str, owner_id: int, due_time: int) -> None:
 def add(db: Database, folder: str, owner_id: int) -> None:
     """Let a folder be deleted as soon as can be."""
     _put.run(db, folder=folder, owner_id=owner_id, due_time=clock.now())
+
+
+def add_new(db: Database, folder: str) -> bool:
+    """Let a folder be deleted as soon as can be, unless it is among the discards: then it stays as it is there, and the
+    answer is False."""
+    return _put_new.run(db, folder=folder, owner_id=_NOBODY, now=clock.now()) > 0
 
 
 def give_up(db: Database, folder: str) -> None:
