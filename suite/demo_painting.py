@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from random import Random
@@ -82,7 +83,9 @@ class Canvas:
         # The centre of the light is at a third of the ball.
         left, top = round(side * 0.62), round(high * 0.64)
         shade = shade.crop((left, top, left + side, top + high))
-        lit = ImageOps.colorize(shade, mix(colour, WHITE, 0.6), mix(colour, BLACK, 0.6), colour, whitepoint=165, midpoint=58)
+        lit = ImageOps.colorize(
+            shade, mix(colour, WHITE, 0.6), mix(colour, BLACK, 0.6), colour, whitepoint=165, midpoint=58
+        )
         mask = Image.new("L", (side * _SMOOTH, high * _SMOOTH))
         ImageDraw.Draw(mask).ellipse([0, 0, side * _SMOOTH - 1, high * _SMOOTH - 1], fill=255)
         mask = mask.reduce(_SMOOTH)
@@ -97,7 +100,9 @@ class Canvas:
         side = max(4, round(2 * radius))
         light = ImageOps.invert(Image.radial_gradient("L")).point([_glowing(level, strength) for level in range(256)])
         at = (round(centre[0] - side / 2), round(centre[1] - side / 2))
-        self.image.paste(colour, (*at, at[0] + side, at[1] + side), light.resize((side, side), Image.Resampling.BICUBIC))
+        self.image.paste(
+            colour, (*at, at[0] + side, at[1] + side), light.resize((side, side), Image.Resampling.BICUBIC)
+        )
 
     def mirror(self, horizon: float, dark: Colour, depth: float) -> None:
         """Let everything above a horizon be seen in the water below it."""
@@ -154,9 +159,14 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
     return red, green, blue
 
 
+def colour(code: str) -> Colour:
+    """A colour by its code: ff8800."""
+    return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
+
+
 def colours(*codes: str) -> list[Colour]:
-    """Colours by their codes: ff8800."""
-    return [(int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)) for code in codes]
+    """Colours by their codes."""
+    return [colour(code) for code in codes]
 
 
 def waves(rng: Random, width: int, base: float, height: float, humps: float) -> list[Point]:
@@ -174,7 +184,7 @@ def crags(rng: Random, width: int, base: float, height: float, roughness: float 
     levels = [rng.uniform(0.15, 1) for _ in range(peaks + 1)]
     spread = 0.36
     while len(levels) < 200:
-        between = [(a + b) / 2 + rng.uniform(-spread, spread) for a, b in zip(levels, levels[1:], strict=False)]
+        between = [(a + b) / 2 + rng.uniform(-spread, spread) for a, b in itertools.pairwise(levels)]
         levels = [level for pair in zip(levels, [*between, 0], strict=True) for level in pair][:-1]
         spread *= roughness
     step = width / (len(levels) - 1)

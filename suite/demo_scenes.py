@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from random import Random
 
 from suite.demo_painting import BLACK, WHITE, Canvas, Colour, Point, colours, crags, down_to, mix, waves
 
-_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 
 
 def sea(canvas: Canvas, rng: Random) -> str:
     """The sun over the sea, between hills."""
-    name, sky, sun = rng.choice(
+    name, (sun, *sky) = rng.choice(
         (
-            ("An orange sunset", colours("2b2a58", "8a3f73", "e8735a", "fbbd6a"), colours("fff0c0")[0]),
-            ("A pink evening", colours("3a4a86", "9a6fb0", "f39aa5", "fdd9b5"), colours("fff6e0")[0]),
-            ("A golden evening", colours("4a6d8c", "c9a27a", "f6b85c", "ffe08a"), colours("fffbe0")[0]),
-            ("A red sunset", colours("1f1633", "6d1f45", "d0393f", "f7934c"), colours("ffe6a8")[0]),
-            ("A pale morning", colours("6f9fc4", "a9c7d8", "f3d9c4", "ffeccf"), colours("ffffff")[0]),
+            ("An orange sunset", colours("fff0c0", "2b2a58", "8a3f73", "e8735a", "fbbd6a")),
+            ("A pink evening", colours("fff6e0", "3a4a86", "9a6fb0", "f39aa5", "fdd9b5")),
+            ("A golden evening", colours("fffbe0", "4a6d8c", "c9a27a", "f6b85c", "ffe08a")),
+            ("A red sunset", colours("ffe6a8", "1f1633", "6d1f45", "d0393f", "f7934c")),
+            ("A pale morning", colours("ffffff", "6f9fc4", "a9c7d8", "f3d9c4", "ffeccf")),
         )
     )
     width, height = canvas.width, canvas.height
@@ -62,8 +63,8 @@ def sea(canvas: Canvas, rng: Random) -> str:
 
     boats = rng.choice((0, 1, 1, 2))
     for number in range(boats):
-        at = width * (0.18 + 0.5 * number + rng.uniform(0, 0.2))
-        _boat(canvas, (at, horizon + depth * rng.uniform(0.12, 0.3)), unit * rng.uniform(0.07, 0.11), deep, rng)
+        off = width * (0.18 + 0.5 * number + rng.uniform(0, 0.2))
+        _boat(canvas, (off, horizon + depth * rng.uniform(0.12, 0.3)), unit * rng.uniform(0.07, 0.11), deep, rng)
     sailing = ("", ", and a sailing boat on it", ", and two sailing boats on it")[boats]
     return f"{name} over a calm sea, with {_counted(layers, 'line')} of hills at the horizon{sailing}."
 
@@ -82,7 +83,7 @@ def city(canvas: Canvas, rng: Random) -> str:
     unit = min(width, height)
     shore = height * rng.uniform(0.76, 0.84)
     canvas.wash(sky, 0, shore)
-    _stars(canvas, rng, 110, shore * 0.55)
+    _stars(canvas, rng, 240, shore * 0.6)
     moon = rng.random() < 0.6
     if moon:
         centre = (width * rng.uniform(0.15, 0.85), shore * rng.uniform(0.12, 0.3))
@@ -110,13 +111,13 @@ def city(canvas: Canvas, rng: Random) -> str:
 
 def mountains(canvas: Canvas, rng: Random) -> str:
     """Mountains behind each other in the mist."""
-    time, far, near, light = rng.choice(
+    time, (far, near, light) = rng.choice(
         (
-            ("in blue morning mist", *colours("dfe9f0", "16324a", "fff4dc")),
-            ("in violet evening mist", *colours("f4dce0", "2f2450", "ffe9c9")),
-            ("in green mist after the rain", *colours("e6efe2", "12382f", "fdfbe6")),
-            ("in the haze of a hot day", *colours("fbe6c8", "5a2a26", "fff6d8")),
-            ("in grey winter mist", *colours("eef0f2", "2a3440", "ffffff")),
+            ("in blue morning mist", colours("dfe9f0", "16324a", "fff4dc")),
+            ("in violet evening mist", colours("f4dce0", "2f2450", "ffe9c9")),
+            ("in green mist after the rain", colours("e6efe2", "12382f", "fdfbe6")),
+            ("in the haze of a hot day", colours("fbe6c8", "5a2a26", "fff6d8")),
+            ("in grey winter mist", colours("eef0f2", "2a3440", "ffffff")),
         )
     )
     width, height = canvas.width, canvas.height
@@ -153,12 +154,12 @@ def mountains(canvas: Canvas, rng: Random) -> str:
 def tiles(canvas: Canvas, rng: Random) -> str:
     """Circles, quarters and stripes in a grid, as the Bauhaus would have liked."""
     name, palette = rng.choice(_PALETTES)
-    ground, *inks = palette
     width, height = canvas.width, canvas.height
     across = rng.choice((3, 4, 4, 5))
-    side = width / across
+    # Whole pixels, so that no seam is seen between two tiles.
+    side = math.ceil(width / across)
     down = math.ceil(height / side)
-    top = (height - down * side) / 2
+    top = (height - down * side) // 2
     for row in range(down):
         before = None
         for column in range(across):
@@ -183,9 +184,9 @@ def circles(canvas: Canvas, rng: Random) -> str:
     canvas.ellipse(heart, unit * 0.42, mix(ground, inks[1], 0.35), opacity=0.7, soft=unit * 0.04)
     count = rng.randint(7, 11)
     for number in range(count):
-        angle, far = rng.uniform(0, math.tau), rng.uniform(0.05, 0.42) * unit
+        angle, far = math.tau * (number / count + rng.uniform(0, 0.3)), rng.uniform(0.05, 0.4) * unit
         at = (heart[0] + math.cos(angle) * far * width / unit, heart[1] + math.sin(angle) * far * height / unit)
-        radius = unit * rng.uniform(0.05, 0.21) * (1.15 - number / count * 0.6)
+        radius = unit * rng.uniform(0.08, 0.22) * (1.2 - number / count * 0.6)
         ink = inks[number % len(inks)]
         canvas.ellipse((at[0] + radius * 0.06, at[1] + radius * 0.1), radius, BLACK, opacity=0.22, soft=unit * 0.012)
         canvas.ellipse(at, radius, ink, opacity=rng.choice((1, 0.88, 0.75)))
@@ -205,14 +206,14 @@ def circles(canvas: Canvas, rng: Random) -> str:
 
 def fruit(canvas: Canvas, rng: Random) -> str:
     """A bowl of fruit on a table."""
-    wall, table, bowl_name, bowl = rng.choice(
+    bowl_name, (wall, table, bowl) = rng.choice(
         (
-            (*colours("7d9a94", "b98a5e"), "white", colours("f1ece0")[0]),
-            (*colours("c9b79c", "6f4a33"), "blue", colours("3b6592")[0]),
-            (*colours("3d4a5c", "8c6a4a"), "clay", colours("c06a45")[0]),
-            (*colours("d8a49a", "f0e2d0"), "green", colours("5c8168")[0]),
-            (*colours("e3c36e", "a9673f"), "dark", colours("3a3842")[0]),
-            (*colours("8a5a6a", "d9c3a5"), "yellow", colours("e0b04a")[0]),
+            ("white", colours("7d9a94", "b98a5e", "f1ece0")),
+            ("blue", colours("c9b79c", "6f4a33", "3b6592")),
+            ("clay", colours("3d4a5c", "8c6a4a", "c06a45")),
+            ("green", colours("d8a49a", "f0e2d0", "5c8168")),
+            ("dark", colours("e3c36e", "a9673f", "3a3842")),
+            ("yellow", colours("8a5a6a", "d9c3a5", "e0b04a")),
         )
     )
     width, height = canvas.width, canvas.height
@@ -239,14 +240,17 @@ def fruit(canvas: Canvas, rng: Random) -> str:
         _FRUIT[kind](canvas, rng, at, radius * 0.27)
     curve = [(math.cos(angle), math.sin(angle)) for angle in (math.pi * step / 40 for step in range(41))]
     front = [(x + radius * right, rim + radius * 0.24 * down) for right, down in curve]
-    under = [(x + radius * right * (1 if right * right > 0.9 else 0.985), rim + radius * 0.85 * down) for right, down in curve]
+    # It stands on a flat foot.
+    under = [(x + radius * right, rim + radius * min(0.86 * down, 0.81)) for right, down in curve]
     canvas.polygon([*front, *reversed(under)], mix(bowl, WHITE, 0.14), bowl, mix(bowl, BLACK, 0.45))
     shine = [(x + radius * right * 0.93, rim + radius * (0.3 * down + 0.06)) for right, down in curve[24:37]]
     canvas.line(shine, radius * 0.035, mix(bowl, WHITE, 0.6), opacity=0.5)
     canvas.line(front, radius * 0.03, mix(bowl, WHITE, 0.35))
     outside = kinds[0]
     at = (x + radius * rng.choice((-1.12, 1.12)), foot - radius * 0.14)
-    canvas.ellipse((at[0] + radius * 0.1, foot + radius * 0.08), radius * 0.3, BLACK, flat=0.3, opacity=0.5, soft=unit * 0.015)
+    canvas.ellipse(
+        (at[0] + radius * 0.1, foot + radius * 0.08), radius * 0.3, BLACK, flat=0.3, opacity=0.5, soft=unit * 0.015
+    )
     _FRUIT[outside](canvas, rng, at, radius * 0.25)
     several = " and ".join([", ".join(kinds[:-1]), kinds[-1]])
     return f"Still life: {several} in a {bowl_name} bowl on a table."
@@ -283,7 +287,7 @@ def night(canvas: Canvas, rng: Random) -> str:
     if moon == "full moon":
         _full_moon(canvas, rng, centre, radius)
     else:
-        _crescent(canvas, centre, radius, rng.uniform(0, math.tau))
+        _crescent(canvas, centre, radius, rng.uniform(0, math.tau), mix(sky[0], sky[2], 0.5))
     for layer in range(3):
         share = (layer + 1) / 3
         line = waves(rng, width, height * (0.74 + 0.07 * layer), unit * 0.05, rng.uniform(1.2, 2.6))
@@ -323,7 +327,9 @@ def balloons(canvas: Canvas, rng: Random) -> str:
         share = layer / 3
         line = waves(rng, width, height * (0.7 + 0.075 * layer), unit * 0.045, rng.uniform(1.2, 2.6))
         colour = mix(mix(sky[3], land[0], 0.4), land[1], share)
-        canvas.polygon(down_to(line, height), mix(colour, sky[3], 0.25), colour, blend_to=height * (0.82 + 0.075 * layer))
+        canvas.polygon(
+            down_to(line, height), mix(colour, sky[3], 0.25), colour, blend_to=height * (0.82 + 0.075 * layer)
+        )
     count = rng.randint(3, 6)
     taken: list[tuple[float, float, float]] = []
     for number in range(count):
@@ -359,7 +365,7 @@ _PALETTES = (
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{_COUNTS[count].lower()} {noun}{'' if count == 1 else 's'}"
+    return f"{_COUNTS[count]} {noun}{'' if count == 1 else 's'}"
 
 
 def _sentence(parts: list[str]) -> str:
@@ -370,7 +376,7 @@ def _sentence(parts: list[str]) -> str:
 def _slope(share: float, side: int, reach: float) -> float:
     """How high a shore is that falls from one side of the picture towards the other."""
     away = share if side < 0 else 1 - share
-    return max(0.0, 1 - away / reach) ** 1.3
+    return math.pow(max(0.0, 1 - away / reach), 1.3)
 
 
 def _rectangle(x: float, y: float, width: float, height: float) -> list[Point]:
@@ -393,7 +399,9 @@ def _stars(canvas: Canvas, rng: Random, count: int, bottom: float) -> None:
         light = rng.random() ** 2
         here = canvas.image.getpixel((x, y))
         assert isinstance(here, tuple)
-        colour = mix((here[0], here[1], here[2]), rng.choice(((255, 255, 255), (200, 220, 255), (255, 236, 210))), light)
+        colour = mix(
+            (here[0], here[1], here[2]), rng.choice(((255, 255, 255), (200, 220, 255), (255, 236, 210))), light
+        )
         canvas.image.putpixel((x, y), colour)
         if light > 0.6:
             canvas.image.putpixel((x + 1, y), colour)
@@ -409,9 +417,9 @@ def _full_moon(canvas: Canvas, rng: Random, centre: Point, radius: float) -> Non
         canvas.ellipse(at, radius * rng.uniform(0.07, 0.25), (190, 184, 172), opacity=0.4, soft=radius * 0.05)
 
 
-def _crescent(canvas: Canvas, centre: Point, radius: float, angle: float) -> None:
+def _crescent(canvas: Canvas, centre: Point, radius: float, angle: float, dark: Colour) -> None:
     """The lit edge of the moon, and the rest of it nearly as dark as the sky."""
-    canvas.ellipse(centre, radius, WHITE, opacity=0.07)
+    canvas.ellipse(centre, radius, mix(dark, WHITE, 0.12), opacity=0.55)
     outer = [angle - math.pi / 2 + math.pi * step / 40 for step in range(41)]
     rim = [(math.cos(turn) * radius, math.sin(turn) * radius) for turn in outer]
     # The inner edge is the outer one, pressed towards the middle.
@@ -427,10 +435,26 @@ def _boat(canvas: Canvas, at: Point, size: float, dark: Colour, rng: Random) -> 
     x, y = at
     sail = rng.choice(((250, 240, 225), (240, 200, 170), (255, 255, 255)))
     canvas.ellipse((x, y + size * 0.16), size * 0.55, dark, flat=0.12, opacity=0.5, soft=2)
-    canvas.polygon([(x - size * 0.5, y), (x + size * 0.55, y), (x + size * 0.35, y + size * 0.15), (x - size * 0.38, y + size * 0.15)], dark)
+    canvas.polygon(
+        [
+            (x - size * 0.5, y),
+            (x + size * 0.55, y),
+            (x + size * 0.35, y + size * 0.15),
+            (x - size * 0.38, y + size * 0.15),
+        ],
+        dark,
+    )
     canvas.line([(x, y), (x, y - size * 1.25)], max(1.5, size * 0.025), dark)
-    canvas.polygon([(x + size * 0.04, y - size * 1.2), (x + size * 0.5, y - size * 0.08), (x + size * 0.04, y - size * 0.08)], sail, mix(sail, dark, 0.25))
-    canvas.polygon([(x - size * 0.04, y - size * 1.05), (x - size * 0.36, y - size * 0.08), (x - size * 0.04, y - size * 0.08)], mix(sail, dark, 0.15), mix(sail, dark, 0.4))
+    canvas.polygon(
+        [(x + size * 0.04, y - size * 1.2), (x + size * 0.5, y - size * 0.08), (x + size * 0.04, y - size * 0.08)],
+        sail,
+        mix(sail, dark, 0.25),
+    )
+    canvas.polygon(
+        [(x - size * 0.04, y - size * 1.05), (x - size * 0.36, y - size * 0.08), (x - size * 0.04, y - size * 0.08)],
+        mix(sail, dark, 0.15),
+        mix(sail, dark, 0.4),
+    )
 
 
 def _building(
@@ -445,7 +469,7 @@ def _building(
     elif roof < 0.5:
         canvas.polygon(_rectangle(left + wide * 0.25, top - wide * 0.16, wide * 0.5, wide * 0.17), wall)
     elif roof < 0.6:
-        canvas.polygon([(left, top + 1), (right, top + 1), (left + wide / 2, top - wide * 0.6)], wall)
+        canvas.polygon([(left, top + 1), (right, top + 1), (left + wide / 2, top - wide * 0.38)], wall)
     across = max(2, round(wide / (13 if layer == 2 else 11)))
     cell = wide / (across + 0.6)
     high = cell * rng.choice((0.55, 0.75, 1.0))
@@ -466,7 +490,10 @@ def _pine(canvas: Canvas, foot: Point, size: float, colour: Colour) -> None:
     wide = size * 0.24
     points = [(x, y - size)]
     for step in (0.3, 0.55, 0.8, 1.0):
-        points += [(x + wide * step, y - size * (1 - step)), (x + wide * step * 0.55, y - size * (1 - step) - size * 0.02)]
+        points += [
+            (x + wide * step, y - size * (1 - step)),
+            (x + wide * step * 0.55, y - size * (1 - step) - size * 0.02),
+        ]
     left = [(2 * x - px, py) for px, py in reversed(points[1:])]
     canvas.polygon([*points, *left], colour)
 
@@ -476,14 +503,25 @@ def _birds(canvas: Canvas, rng: Random, at: Point, count: int, colour: Colour) -
     for _ in range(count):
         x, y = at[0] + rng.gauss(0, 0.1) * unit, at[1] + rng.gauss(0, 0.05) * unit
         size = unit * rng.uniform(0.008, 0.018)
-        wings = [(x - size, y - size * 0.5), (x - size * 0.4, y - size * 0.55), (x, y), (x + size * 0.4, y - size * 0.55), (x + size, y - size * 0.5)]
+        wings = [
+            (x - size, y - size * 0.5),
+            (x - size * 0.4, y - size * 0.55),
+            (x, y),
+            (x + size * 0.4, y - size * 0.55),
+            (x + size, y - size * 0.5),
+        ]
         canvas.line(wings, max(1.5, size * 0.16), colour)
 
 
 def _tent(canvas: Canvas, at: Point, size: float, light: Colour, dark: Colour) -> None:
     x, y = at
     canvas.glow((x, y - size * 0.3), size * 2.4, light, 0.7)
-    canvas.polygon([(x - size, y + 6), (x, y - size * 0.95), (x + size, y + 6)], mix(light, WHITE, 0.25), light, mix(light, dark, 0.4))
+    canvas.polygon(
+        [(x - size, y + 6), (x, y - size * 0.95), (x + size, y + 6)],
+        mix(light, WHITE, 0.25),
+        light,
+        mix(light, dark, 0.4),
+    )
     canvas.polygon([(x - size * 0.2, y + 6), (x, y - size * 0.95), (x + size * 0.2, y + 6)], mix(light, dark, 0.55))
     canvas.line([(x, y - size * 0.95), (x + size, y + 4)], 2.5, mix(light, dark, 0.6))
 
@@ -507,7 +545,7 @@ def _balloon(canvas: Canvas, rng: Random, at: Point, size: float, haze: Colour, 
         return points
 
     seams = [math.sin(math.pi / 2 * (-1 + 2 * number / 8)) for number in range(9)]
-    for number, (left, right) in enumerate(zip(seams, seams[1:], strict=False)):
+    for number, (left, right) in enumerate(itertools.pairwise(seams)):
         colour = one if number % 2 else other
         shade = mix(colour, BLACK, 0.07 * max(0, number - 3))
         shade = mix(shade, WHITE, 0.12 if number in (1, 2) else 0)
@@ -585,7 +623,9 @@ def _apple(canvas: Canvas, rng: Random, at: Point, size: float) -> None:
     colour = rng.choice(colours("c8322d", "b32436", "d95a3a", "8fae3c"))
     canvas.ball(at, size, colour, 0.94)
     x, y = at
-    canvas.ellipse((x + size * 0.02, y - size * 0.72), size * 0.24, mix(colour, BLACK, 0.5), flat=0.4, opacity=0.55, soft=2)
+    canvas.ellipse(
+        (x + size * 0.02, y - size * 0.72), size * 0.24, mix(colour, BLACK, 0.5), flat=0.4, opacity=0.55, soft=2
+    )
     canvas.line([(x, y - size * 0.7), (x + size * 0.08, y - size * 1.08)], size * 0.09, (74, 48, 30))
 
 

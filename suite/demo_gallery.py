@@ -1,0 +1,123 @@
+"""Draws the pictures of the demo in processes of their own, and makes images of them as uploads do.
+
+Each is in the store before its row is there, and nothing shows it until its post does. Whatever ends a demo early, the
+collector of the posts service deletes what nothing shows after a day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from random import Random
+
+from chassis import clock
+from chassis.query import compiled, param
+from chassis.store import Database, Store
+from services.posts.media import discards, records
+from services.posts.media.blob_store import Blob, BlobStore
+from services.posts.media.images import Processed
+from services.posts.media.studio import new_folder, storing
+from services.posts.models import Media
+from suite.demo_network import WantedPicture
+from suite.demo_pictures import CONTENT_TYPE, draw, draw_portrait, uploaded
+
+# A process takes a quarter of a second to start, in which another one draws so many.
+_WORTH_A_PROCESS = 3
+# So many more than are being drawn may be on their way: to a process, or from one to the store.
+_AHEAD = 4
+# Calls of a suite that runs on this machine go first.
+_NICENESS = 5
+
+_set_create_time = compiled(Media.update(create_time=param("create_time")).where(Media.id == param("id")))
+
+
+def processes_for(count: int) -> int:
+    """How many processes so many pictures are worth on this machine."""
+    return max(1, min(len(os.sched_getaffinity(0)), count // _WORTH_A_PROCESS))
+
+
+def fill(
+    store: Store, blobs: BlobStore, wanted: Iterable[WantedPicture], made: Callable[[int], None], processes: int
+) -> list[int]:
+    """Draw pictures; avatars are shown then, the others are to be shown within a day. Their ids, in order.
+
+    Raises:
+        ResourceExhausted, Unavailable: the store of images is full, or cannot be reached.
+        BrokenProcessPool: a process that draws was ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _begin)
+    try:
+        return asyncio.run(_fill(store, blobs, wanted, made, pool, processes + _AHEAD))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+async def _fill(
+    store: Store,
+    blobs: BlobStore,
+    wanted: Iterable[WantedPicture],
+    made: Callable[[int], None],
+    pool: ProcessPoolExecutor,
+    at_once: int,
+) -> list[int]:
+    media_ids: list[int] = []
+    under_way: deque[asyncio.Task[Callable[[Database], int]]] = deque()
+
+    async def finish_first() -> None:
+        media_ids.append(await store.write(await under_way.popleft()))
+        made(1)
+
+    # Rows are added in order, whichever picture is ready first.
+    for picture in wanted:
+        if len(under_way) == at_once:
+            await finish_first()
+        under_way.append(asyncio.create_task(_stored(store, blobs, picture, pool)))
+    while under_way:
+        await finish_first()
+    return media_ids
+
+
+async def _stored(
+    store: Store, blobs: BlobStore, picture: WantedPicture, pool: ProcessPoolExecutor
+) -> Callable[[Database], int]:
+    """Put a picture into the store. Returns the change that makes its row, and answers its id."""
+    alt_text, processed = await asyncio.get_running_loop().run_in_executor(pool, _drawn, picture)
+    folder = new_folder()
+    await store.write(discards.hold, folder, picture.owner_id, clock.now() + records.KEPT_MICROS)
+    with storing():
+        await blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
+
+    def add(db: Database) -> int:
+        media = records.add(db, picture.owner_id, folder, CONTENT_TYPE, processed, alt_text)
+        _set_create_time.run(db, id=media.id, create_time=picture.create_time)
+        if picture.portrait:
+            records.set_avatar(db, picture.owner_id, media.id)
+        return media.id
+
+    return add
+
+
+def _drawn(wanted: WantedPicture) -> tuple[str, Processed]:
+    picture = (draw_portrait if wanted.portrait else draw)(Random(wanted.seed))
+    return picture.alt_text, uploaded(picture)
+
+
+def _begin() -> None:
+    """A process begins to draw. It ends with the one that has started it, and Ctrl-C is that one's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
