@@ -31,8 +31,6 @@ from suite.demo_pictures import CONTENT_TYPE, draw, draw_portrait, uploaded
 _WORTH_A_PROCESS = 3
 # So many more than are being drawn may be on their way: to a process, or from one to the store.
 _AHEAD = 4
-# Calls of a suite that runs on this machine go first.
-_NICENESS = 5
 
 _set_create_time = compiled(Media.update(create_time=param("create_time")).where(Media.id == param("id")))
 
@@ -112,7 +110,6 @@ def _drawn(wanted: WantedPicture) -> tuple[str, Processed]:
 def _begin() -> None:
     """A process begins to draw. It ends with the one that has started it, and Ctrl-C is that one's affair."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

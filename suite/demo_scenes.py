@@ -344,7 +344,10 @@ def balloons(canvas: Canvas, rng: Random) -> str:
     return f"{_counted(count, 'hot-air balloon').capitalize()} over hills {time}."
 
 
-SCENES: tuple[Callable[[Canvas, Random], str], ...] = (
+# Paints, and returns what is to be seen.
+Scene = Callable[[Canvas, Random], str]
+
+SCENES: tuple[Scene, ...] = (
     sea,
     city,
     mountains,
