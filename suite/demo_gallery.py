@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from random import Random
 
 from chassis import clock
@@ -86,7 +87,9 @@ async def _stored(
     store: Store, blobs: BlobStore, picture: WantedPicture, pool: ProcessPoolExecutor
 ) -> Callable[[Database], int]:
     """Put a picture into the store. Returns the change that makes its row, and answers its id."""
-    alt_text, processed = await asyncio.get_running_loop().run_in_executor(pool, _drawn, picture)
+    with _deaf_to_ctrl_c():
+        drawing = asyncio.get_running_loop().run_in_executor(pool, _drawn, picture)
+    alt_text, processed = await drawing
     folder = new_folder()
     await store.write(discards.hold, folder, picture.owner_id, clock.now() + records.KEPT_MICROS)
     with storing():
@@ -102,14 +105,24 @@ async def _stored(
     return add
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile are never interrupted: Ctrl-C is the affair of the one that starts them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _drawn(wanted: WantedPicture) -> tuple[str, Processed]:
-    picture = (draw_portrait if wanted.portrait else draw)(Random(wanted.seed))
+    rng = Random(wanted.seed)
+    picture = draw_portrait(rng) if wanted.portrait else draw(rng, wanted.number)
     return picture.alt_text, uploaded(picture)
 
 
 def _begin() -> None:
-    """A process begins to draw. It ends with the one that has started it, and Ctrl-C is that one's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A process begins to draw, and ends with the one that has started it, however that ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -116,11 +116,13 @@ class WantedPicture(NamedTuple):
     """A picture that is to be drawn.
 
     Attributes:
+        number: From 0 on.
         seed: Of the random numbers that it is drawn with.
         portrait: Whether it is its owner's avatar, and not in a post.
         create_time: In microseconds since 1970.
     """
 
+    number: int
     seed: str
     portrait: bool
     owner_id: int
@@ -174,11 +176,13 @@ def _written(network: Network, rng: Random) -> Iterator[dict[str, Any]]:
 def pictures(network: Network) -> Iterator[WantedPicture]:
     """Pictures in the order of their numbers: of people and posts that are known."""
     for number, who in enumerate(network.portrayed):
-        yield WantedPicture(f"{network.seed} picture {number}", True, network.user_ids[who], network.joined[who])
+        yield WantedPicture(
+            number, f"{network.seed} picture {number}", True, network.user_ids[who], network.joined[who]
+        )
     for post, numbers in network.illustrated.items():
         author_id = network.user_ids[network.authors[post]]
         for number in numbers:
-            yield WantedPicture(f"{network.seed} picture {number}", False, author_id, network.posted[post])
+            yield WantedPicture(number, f"{network.seed} picture {number}", False, author_id, network.posted[post])
 
 
 def likes(network: Network) -> Iterator[tuple[int, int, int]]:

@@ -29,9 +29,9 @@ class Picture(NamedTuple):
     alt_text: str
 
 
-def draw(rng: Random) -> Picture:
-    """A picture for a post: some scene in RGB, up to 1,080 pixels wide."""
-    scene = rng.choice(SCENES)
+def draw(rng: Random, number: int) -> Picture:
+    """A picture for a post: a scene in RGB, up to 1,080 pixels wide. Which one it is goes by turns, by its number."""
+    scene = SCENES[number % len(SCENES)]
     canvas = Canvas(rng.choice(_SIZES))
     alt_text = scene(canvas, rng)
     return Picture(canvas.finish(rng), alt_text)

@@ -314,7 +314,7 @@ def balloons(canvas: Canvas, rng: Random) -> str:
             ("at dawn", colours("6fa3d0", "a9cbe0", "fbe0c4", "ffc9a0"), colours("8a9a6a", "2f5a4a")),
             ("on a clear morning", colours("3f8fd0", "7fbce6", "cfe8f2", "f6f3e0"), colours("a8c070", "3f7a4a")),
             ("in the evening", colours("5a4a90", "b070a0", "f59a80", "ffd08a"), colours("8a5070", "2f2048")),
-            ("over dry country", colours("5fb0c0", "a0d4d0", "f5e6c0", "ffdba0"), colours("e0a868", "8a4a30")),
+            ("in dry country", colours("5fb0c0", "a0d4d0", "f5e6c0", "ffdba0"), colours("e0a868", "8a4a30")),
         )
     )
     width, height = canvas.width, canvas.height
@@ -349,13 +349,13 @@ Scene = Callable[[Canvas, Random], str]
 
 SCENES: tuple[Scene, ...] = (
     sea,
-    city,
-    mountains,
     tiles,
+    mountains,
+    city,
     circles,
+    balloons,
     fruit,
     night,
-    balloons,
 )
 
 _PALETTES = (

@@ -72,7 +72,7 @@ def test_the_same_random_numbers_paint_the_same_scene_and_others_another(scene: 
 
 def test_pictures_are_of_a_good_size_and_say_what_is_to_be_seen() -> None:
     for seed in range(3):
-        for picture in (demo_pictures.draw(Random(seed)), demo_pictures.draw_portrait(Random(seed))):
+        for picture in (demo_pictures.draw(Random(seed), seed), demo_pictures.draw_portrait(Random(seed))):
             width, height = picture.image.size
             assert 480 <= width <= 1080
             assert 480 <= height <= 1080
@@ -93,7 +93,7 @@ def test_the_same_seed_and_sizes_make_the_same_pictures(illustrated: Path, tmp_p
 
 def test_how_many_processes_draw_is_of_no_importance(tmp_path: Path) -> None:
     # No person has two avatars.
-    wanted = [WantedPicture(f"{number}", number != 1, 7 + number, 1_000 + number) for number in range(4)]
+    wanted = [WantedPicture(number, f"{number}", number != 1, 7 + number, 1_000 + number) for number in range(4)]
 
     def filled(processes: int) -> list[int]:
         settings = from_environment(environment(tmp_path / f"{processes}"))
@@ -223,7 +223,7 @@ def test_a_demo_that_is_ended_early_leaves_nothing_for_ever(
     until(lambda: not list(alive(process.pid)))
 
     assert process.returncode == (1 if ended_by is signal.SIGINT else -signal.SIGKILL)
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     assert rows(tmp_path, "posts", "SELECT count(*) FROM post") == [(0,)]
     held = {row[0] for row in rows(tmp_path, "posts", "SELECT folder FROM media UNION ALL SELECT folder FROM discard")}
     assert {path.name for path in (tmp_path / "media").glob("[0-9a-f]*")} <= held
