@@ -74,12 +74,18 @@ async def _fill(
         made(1)
 
     # Rows are added in order, whichever picture is ready first.
-    for picture in wanted:
-        if len(under_way) == at_once:
+    try:
+        for picture in wanted:
+            if len(under_way) == at_once:
+                await finish_first()
+            under_way.append(asyncio.create_task(_stored(store, blobs, picture, pool)))
+        while under_way:
             await finish_first()
-        under_way.append(asyncio.create_task(_stored(store, blobs, picture, pool)))
-    while under_way:
-        await finish_first()
+    finally:
+        for task in under_way:
+            task.cancel()
+        # How the others fail when one has is of no interest.
+        await asyncio.gather(*under_way, return_exceptions=True)
     return media_ids
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from chassis import clock, validation
+from chassis import clock, errors, validation
 from chassis.settings import from_environment
 from insta.gateway.v1 import media_pb2
 from services.posts.media import collector, records
@@ -172,6 +172,19 @@ def test_as_many_pictures_as_there_is_a_place_for(tmp_path: Path) -> None:
     assert rows(tmp_path, "posts", "SELECT count(post_id), count(avatar_of) FROM media") == [(3, 2)]
 
 
+def test_a_store_that_fails_ends_it_with_an_error_of_the_suite(tmp_path: Path) -> None:
+    settings = from_environment(environment(tmp_path))
+    wanted = [WantedPicture(number, f"{number}", True, 7 + number, 1_000) for number in range(4)]
+    with closing(open_store(settings, SERVICES["posts"])) as posts, closing(open_blob_store(settings)) as blobs:
+        shutil.rmtree(tmp_path / "media")
+        with pytest.raises(errors.Unavailable) as failure:
+            demo_gallery.fill(posts, blobs, wanted, lambda count: None, 1)
+
+    assert "store of images" in failure.value.text
+    assert rows(tmp_path, "posts", "SELECT count(*) FROM media") == [(0,)]
+    assert rows(tmp_path, "posts", "SELECT count(*) > 0 FROM discard") == [(1,)]
+
+
 async def test_a_feed_and_profiles_show_them_http_serves_them_and_the_audit_finds_nothing_wrong(
     illustrated: Path, tmp_path: Path
 ) -> None:
@@ -253,9 +266,8 @@ def alive(session: int) -> Iterator[int]:
             yield int(stat.parent.name)
 
 
-def until(condition: object, seconds: float = 50) -> None:
+def until(condition: Callable[[], object], seconds: float = 50) -> None:
     """Wait for what nothing tells of."""
-    assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
