@@ -51,6 +51,7 @@ class Mishap:
 
     Attributes:
         kind: killed, cancelled, away or full; with "late " before it, what was being put arrives all the same, later.
+            Or overtaken: nothing happens to it, but something in between.
         after: How many moments go well before.
     """
 
@@ -64,17 +65,17 @@ class Fate:
     Attributes:
         mishap: What is to happen.
         dead: Whether it was killed.
+        overtake: What happens in between.
         late: What was put, and is on its way though nobody waits for it: functions that let it arrive.
     """
 
     def __init__(self, late: list[Callable[[], Awaitable[None]]]) -> None:
         self.mishap: Mishap | None = None
         self.dead = False
+        self.overtake: Callable[[], Awaitable[None]] = _nothing_happens
         self.late = late
 
-    async def moment(
-        self, failure: Exception | None = None, put: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
+    async def moment(self, failure: Exception | None = None, put: Callable[[], Awaitable[None]] | None = None) -> None:
         """Whatever happens now.
 
         Args:
@@ -84,11 +85,13 @@ class Fate:
         if self.dead:
             raise Killed
         if self.mishap is None:
-            return
+            return None
         if self.mishap.after:
             self.mishap.after -= 1
-            return
+            return None
         kind, self.mishap = self.mishap.kind, None
+        if kind == "overtaken":
+            return await self.overtake()
         if kind.startswith("late ") and put is not None:
             self.late.append(put)
         if kind.endswith("killed"):
@@ -99,6 +102,7 @@ class Fate:
             assert task is not None
             task.cancel()
             await asyncio.sleep(0)
+        # Who was cancelled does not come so far.
         raise BlobStoreFull if kind == "full" and put is not None else failure or BlobStoreAway()
 
 
@@ -271,10 +275,10 @@ class Premises:
     def pass_time(self, seconds: int) -> None:
         self._seconds += seconds
 
-    def arrive(self) -> None:
+    async def arrive(self) -> None:
         """What is on its way arrives."""
         while self.late:
-            self.run(_awaited(self.late.pop()))
+            await self.late.pop()()
 
     def settle(self, process: Process) -> None:
         """Wait for what the process does though nobody waits for it."""
@@ -301,8 +305,8 @@ def loop_and_workshop() -> Iterator[tuple[asyncio.AbstractEventLoop, Workshop]]:
         loop.close()
 
 
-async def _awaited(arrive: Callable[[], Awaitable[None]]) -> None:
-    await arrive()
+async def _nothing_happens() -> None:
+    pass
 
 
 def _nothing(db: Database) -> None:
