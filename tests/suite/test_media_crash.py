@@ -1,4 +1,4 @@
-"""A suite that is killed while people upload, show and delete images: what is shown is there, and nothing else."""
+"""Workers that are killed while people upload, show and delete images: what is shown is there, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ from tests.suite.killing import children, kill
 from tests.suite.picturing import Photographers, let_a_day_pass, only_what_is_shown_is_left
 
 
-# Many times in tests/soak.
-async def test_images_live_as_they_should_though_each_worker_and_the_whole_suite_are_killed(tmp_path: Path) -> None:
+# Many times in tests/soak, and the whole suite.
+async def test_images_live_as_they_should_though_each_worker_is_killed(tmp_path: Path) -> None:
     with running("workers", tmp_path, superuser=False) as suite:
         people = People(suite.address)
         photographers = Photographers(people, seed=4)
         await photographers.start()
         for pid in children(suite):
-            await photographers.go_on(60)
+            await photographers.go_on(40)
             await kill(suite, pid, photographers.see_everything)
-        await photographers.go_on(60)
-    ports = {"INSTA_LISTEN": suite.address, "INSTA_MEDIA_LISTEN": suite.images_url.split("/")[2]}
-    with running("together", tmp_path, superuser=False, **ports) as suite:
-        await photographers.go_on(60)
-        assert suite.process is not None
-        suite.process.kill()
-        suite.process.wait()
-    with running("together", tmp_path, superuser=False, **ports) as suite:
-        await photographers.go_on(60)
+        await photographers.go_on(40)
         await photographers.stop()
         await photographers.check(suite)
+        await people.channel.close()
     let_a_day_pass(suite)
-    with running("together", tmp_path, superuser=False, **ports) as suite:
+    with running("together", tmp_path, superuser=False) as suite:
         await only_what_is_shown_is_left(suite, photographers)
-    await people.channel.close()
