@@ -52,6 +52,8 @@ _CONSUMER = "tests/chassis/test_consumer.py::"
 _REPLAY = "tests/chassis/test_replay.py::"
 _STREAMS = "tests/chassis/test_streams.py::"
 _LIFE_OF_IMAGES = "tests/posts/media/test_life_cycle.py::test_what_is_shown_has_its_blobs_and_nothing_else_is_left"
+_GONE_IMAGES = "tests/posts/media/test_collector.py::"
+_STUDIO = "services/posts/media/studio.py"
 _DISCARDS = "services/posts/media/discards.py"
 _COLLECTOR = "services/posts/media/collector.py"
 _RECORDS = "services/posts/media/records.py"
@@ -385,6 +387,30 @@ MUTANTS = [
         "One image is made of an upload.",
         [Edit("services/posts/media/direct_uploads.py", "    _delete.run(db, folder=started.folder)\n", "")],
         [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "one-folder-holds-up-others",
+        "A folder that cannot be deleted holds up no other.",
+        [
+            Edit(
+                _COLLECTOR,
+                "                failed = failure\n",
+                "                failed = failure\n                break\n",
+            )
+        ],
+        [_GONE_IMAGES + "test_a_folder_that_cannot_be_deleted_holds_up_no_other_and_is_tried_again"],
+    ),
+    Mutant(
+        "cancelled-uploads-take-room",
+        "An upload that was cancelled takes no room.",
+        [Edit(_STUDIO, "        except BaseException:\n", "        except Exception:\n")],
+        [_GONE_IMAGES + "test_an_upload_that_fails_takes_no_room_and_its_blobs_go_soon"],
+    ),
+    Mutant(
+        "doubled-uploads-take-room",
+        "Of a request that comes twice at once the second file goes soon.",
+        [Edit(_STUDIO, "        if not added:\n", "        if not result:\n")],
+        [_GONE_IMAGES + "test_one_request_that_comes_twice_at_once_leaves_one_image"],
     ),
     Mutant(
         "images-of-posts",

@@ -1,4 +1,4 @@
-"""Deletes what nothing refers to from the store of images, after the commit in which that became so, and until it is done."""
+"""Deletes what nothing refers to from the store of images: after the commit that made it so, and until it is done."""
 
 from __future__ import annotations
 

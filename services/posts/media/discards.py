@@ -19,7 +19,7 @@ from chassis.query import compiled, param
 from chassis.store import Database
 from services.posts.models import Discard, Media
 
-# What is written to a folder is there so long after it was held, or never. A form for an upload is good for half of that.
+# What is written to a folder is there so long after it was held, or never. A form for uploads is good for half of that.
 OPEN_MICROS = 2 * 3600 * 1_000_000
 _NOBODY = 0
 
@@ -89,8 +89,7 @@ def begin_due(db: Database, now: int, again: int, limit: int) -> Sequence[str]:
 
 
 def finish(db: Database, folders: Iterable[str], since: int) -> None:
-    """These were deleted, not before a time. Those to which somebody might write then are nobody's any more, and deleted
-    again later."""
+    """These were deleted, at a time or later. Those that might be written to still are nobody's, and deleted again."""
     for folder in folders:
         if not _delete_closed.run(db, folder=folder, since=since):
             _delete_again.run(db, folder=folder, nobody=_NOBODY)

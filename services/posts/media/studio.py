@@ -50,12 +50,15 @@ class Studio:
         content_type: str,
         alt_text: str,
         write: Callable[[Callable[[Database], MediaRow]], Awaitable[Result]],
+        *,
+        takes_room: bool = True,
     ) -> Result:
         """Make an image of a file, or leave nothing behind.
 
         Args:
             content_type: Of the file, as who uploads it says.
             write: Runs the change that makes the row, with whatever else is to be in its transaction.
+            takes_room: Whether it is one image more, of which the owner may have so many.
 
         Raises:
             InvalidArgument: the file is no image that is taken.
@@ -72,7 +75,7 @@ class Studio:
             added = True
             return media
 
-        await self._store.write(records.begin, owner_id, folder)
+        await self._store.write(records.begin, owner_id, folder, takes_room)
         try:
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])

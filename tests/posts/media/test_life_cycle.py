@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +16,6 @@ from chassis.tombstones import USER
 from insta.posts.v1 import media_pb2, posts_pb2
 from services.posts.media import records
 from services.posts.media.blob_store import Blob, BlobStoreError
-from services.posts.media.workshop import Workshop
 from tests.people import small_picture
 from tests.posts.media.mishaps import (
     DAY,
@@ -28,7 +26,6 @@ from tests.posts.media.mishaps import (
     Premises,
     Process,
     blobs_of,
-    loop_and_workshop,
     rows,
 )
 
@@ -42,18 +39,6 @@ PICTURE = small_picture()
 KINDS = ["killed", "cancelled", "away", "full", "late killed", "late cancelled", "late away", "overtaken"]
 # Of an upload there are seven moments, of a direct one eight.
 MOMENTS = 8
-
-
-@pytest.fixture(scope="module")
-def loop_and_its_workshop() -> Iterator[tuple[asyncio.AbstractEventLoop, Workshop]]:
-    with loop_and_workshop() as made:
-        yield made
-
-
-@pytest.fixture
-def premises(loop_and_its_workshop: tuple[asyncio.AbstractEventLoop, Workshop]) -> Iterator[Premises]:
-    with closing(Premises(*loop_and_its_workshop)) as opened:
-        yield opened
 
 
 @dataclass
