@@ -90,16 +90,16 @@ def test_a_folder_that_cannot_be_deleted_holds_up_no_other_and_is_tried_again(
     for media in images:
         delete(premises, process, media)
     stubborn: list[str] = []
-    really_delete = premises.files.delete
+    really_delete = process.blobs.delete
 
     async def delete_unless_stubborn(folder: str) -> None:
         # The first one that it tries.
-        if folder in stubborn or not mended and not stubborn:
+        if folder in stubborn or not (mended or stubborn):
             stubborn[:] = [folder]
             raise BlobStoreAway
         await really_delete(folder)
 
-    monkeypatch.setattr(premises.files, "delete", delete_unless_stubborn)
+    monkeypatch.setattr(process.blobs, "delete", delete_unless_stubborn)
     for _ in range(3):
         assert refused(premises, process.collect) == "MEDIA_STORE_UNAVAILABLE"
         assert list(premises.stored()) == stubborn
