@@ -285,7 +285,7 @@ MUTANTS = [
         [
             Edit(
                 "services/posts/erasure.py",
-                "    for post_id in deleted:\n        post_events.post_deleted(db, post_id, gone.id)\n",
+                "    for post_id in deleted:\n        post_events.post_deleted(db, post_id, author_id)\n",
                 "",
             )
         ],

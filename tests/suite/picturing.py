@@ -68,6 +68,8 @@ class Photographers:
         """Begin."""
         self._everybody = [_Photographer(await self._people.join()) for _ in range(PHOTOGRAPHERS)]
         self._tasks = [asyncio.create_task(self._live(who)) for who in self._everybody]
+        # Does nothing but what it is told.
+        self._everybody.append(_Photographer(await self._people.join()))
 
     async def go_on(self, count: int) -> None:
         """Wait until so many more requests were answered."""
@@ -85,14 +87,14 @@ class Photographers:
         """Wait until everything that was sent is answered; one of them then deletes their account."""
         self._stopped = True
         await asyncio.gather(*self._tasks)
-        leaving = self._everybody.pop()
+        leaving = self._everybody.pop(0)
         await there(lambda: leaving.person.accounts.DeleteAccount(accounts_pb2.DeleteAccountRequest(password=PASSWORD)))
         self.deleted += [*leaving.shown, *leaving.unused.values()]
 
     async def see_everything(self) -> None:
         """One call to each part that images need."""
-        media = await self._upload(self._everybody[0])
-        await self._downloaded(self._everybody[0].person, media)
+        media = await self._upload(self._everybody[-1])
+        await self._downloaded(self._everybody[-1].person, media)
 
     @property
     def shown(self) -> list[media_pb2.Media]:
