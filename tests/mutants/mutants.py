@@ -338,13 +338,13 @@ MUTANTS = [
                 'Discard.delete().where(Discard.folder == param("folder"), Discard.begun >= param("no"))',
             )
         ],
-        [_LIFE_OF_IMAGES],
+        [_GONE_IMAGES + "test_no_image_is_made_of_a_folder_whose_deletion_has_begun"],
     ),
     Mutant(
         "deleted-before-begun",
         "It is written down that a folder is being deleted, before it is.",
         [Edit(_DISCARDS, "Discard.update(begun=1, ", "Discard.update(begun=0, ")],
-        [_LIFE_OF_IMAGES],
+        [_GONE_IMAGES + "test_no_image_is_made_of_a_folder_whose_deletion_has_begun"],
     ),
     Mutant(
         "image-given-up",

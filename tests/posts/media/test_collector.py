@@ -12,10 +12,10 @@ import pytest
 
 from chassis import errors
 from insta.posts.v1 import media_pb2, posts_pb2
-from services.posts.media import records
+from services.posts.media import discards, records
 from services.posts.media.blob_store import Blob, BlobStoreAway
 from tests.people import small_picture
-from tests.posts.media.mishaps import DAY, FILE, HOUR, Mishap, Premises, Process, blobs_of, rows
+from tests.posts.media.mishaps import DAY, FILE, HOUR, Killed, Mishap, Premises, Process, blobs_of, rows
 
 PICTURE = small_picture()
 ANA = 1
@@ -123,7 +123,7 @@ def test_an_upload_that_fails_takes_no_room_and_its_blobs_go_soon(premises: Prem
         premises.run(process.upload(PICTURE), ANA)
     premises.settle(process)
     assert rows(process.store, "SELECT COUNT(*) FROM media") == [(0,)]
-    assert premises.run(process.store.read(records.discards.count_held, ANA)) == 0
+    assert premises.run(process.store.read(discards.count_held, ANA)) == 0
 
     collect_all(premises, process)
 
@@ -150,6 +150,28 @@ def test_an_upload_of_which_nobody_hears_that_it_was_made_stays(premises: Premis
     assert premises.stored() == dict([blobs_of(media)])
 
 
+@pytest.mark.parametrize("moments", [4, 5, 6])
+def test_no_image_is_made_of_a_folder_whose_deletion_has_begun(premises: Premises, moments: int) -> None:
+    """Its upload took a day; and who began dies on the way."""
+    process, collecting = premises.begin_process(), premises.begin_process()
+
+    async def overtake() -> None:
+        premises.pass_time(DAY)
+        collecting.fate.mishap = Mishap("killed", moments)
+        with suppress(Killed):
+            await collecting.collect()
+
+    process.fate.overtake = overtake
+    process.fate.mishap = Mishap("overtaken", 4)
+    assert refused(premises, lambda: process.upload(PICTURE)) == "UNAVAILABLE"
+
+    premises.settle(process)
+    premises.pass_time(11)
+    collect_all(premises, process)
+    assert premises.stored() == {}
+    assert rows(process.store, "SELECT * FROM discard") == rows(process.store, "SELECT * FROM media") == []
+
+
 def test_one_request_that_comes_twice_at_once_leaves_one_image(premises: Premises) -> None:
     process = premises.begin_process()
 
@@ -162,7 +184,7 @@ def test_one_request_that_comes_twice_at_once_leaves_one_image(premises: Premise
 
     assert first == second
     assert premises.stored() == dict([blobs_of(first)])
-    assert premises.run(process.store.read(records.discards.count_held, ANA)) == 0
+    assert premises.run(process.store.read(discards.count_held, ANA)) == 0
 
 
 def test_the_upload_that_took_the_last_place_is_answered_when_it_comes_again(
