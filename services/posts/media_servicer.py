@@ -38,7 +38,6 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     ) -> media_pb2.UploadMediaResponse:
         owner_id = caller().user_id
         header = await _header(requests)
-        await self._store.read(records.require_room, owner_id)
         with self._room.taken(owner_id, header.size):
             data = await receiving.receive(_chunks(requests), header.size)
             # Of an upload that comes again the file has to be the same, too.
@@ -46,6 +45,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             earlier = await self._replies.find(header, media_pb2.UploadMediaResponse)
             if earlier is not None:
                 return earlier
+            await self._store.read(records.require_room, owner_id)
 
             async def write(add: Callable[[Database], MediaRow]) -> media_pb2.UploadMediaResponse:
                 def change(db: Database) -> media_pb2.UploadMediaResponse:
@@ -89,7 +89,10 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
         with self._room.taken(owner_id, started.size):
             data = await self._uploaded(started)
-            return await self._studio.make(owner_id, data, started.content_type, request.alt_text, write)
+            # There is room for one image: the upload's own.
+            return await self._studio.make(
+                owner_id, data, started.content_type, request.alt_text, write, takes_room=False
+            )
 
     async def GetMedia(self, request: media_pb2.GetMediaRequest, context: object) -> media_pb2.GetMediaResponse:
         media = await self._store.read(records.get, request.media_id, caller().user_id)
@@ -102,8 +105,13 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         variant = _chosen(self._messages.media(media), request)
         yield media_pb2.DownloadMediaResponse(variant=variant)
         with storing():
-            async for chunk in self._blobs.read(media.folder, variant_name(variant.width, variant.content_type)):
-                yield media_pb2.DownloadMediaResponse(chunk=chunk)
+            try:
+                async for chunk in self._blobs.read(media.folder, variant_name(variant.width, variant.content_type)):
+                    yield media_pb2.DownloadMediaResponse(chunk=chunk)
+            except BlobMissing:
+                # It may have been deleted meanwhile: then there is none.
+                await self._store.read(records.get, request.media_id, caller().user_id)
+                raise
 
     async def UpdateMedia(
         self, request: media_pb2.UpdateMediaRequest, context: object
