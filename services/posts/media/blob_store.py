@@ -34,7 +34,7 @@ class BlobStoreFull(BlobStoreError):
     """There is no space."""
 
     def __init__(self) -> None:
-        super().__init__("the store of the images is full; nothing was stored")
+        super().__init__("the store of the images is full")
 
 
 class BlobMissing(BlobStoreError):

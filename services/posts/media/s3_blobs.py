@@ -1,7 +1,7 @@
 """Images in a bucket of S3, or of what speaks its protocol: PREFIX/FOLDER/NAME.
 
-A blob appears at once; those of one `put` do not. What is called raises for every failure that trying again may mend, also
-for a bucket that is not there and for credentials that are refused: of those the log tells the operator what to set.
+A blob appears at once; those of one `put` do not. A bucket that is not there and credentials that are refused count as
+a store that is away, since they come and go, too; the log tells the operator what to set.
 """
 
 from __future__ import annotations
@@ -122,8 +122,9 @@ class S3Blobs:
                 read_timeout=patience.read,
                 retries={"total_max_attempts": 2, "mode": "standard"},
                 max_pool_connections=_CALLS_AT_ONCE,
+                # Amazon redirects what does not name the region, and its certificates are good for no more dots.
                 # Services of others often have no names for buckets, nor the newer checksums.
-                s3={"addressing_style": "path" if endpoint else "auto"},
+                s3={"addressing_style": "path" if endpoint or "." in bucket else "virtual"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -183,7 +184,7 @@ class S3Blobs:
         prefix = f"{self._prefix}{checked_folder(folder)}/"
 
         def delete() -> None:
-            keys = (found["Key"] for found in self._objects(prefix))
+            keys = (found["Key"] for page in self._pages(prefix) for found in page)
             while some := list(itertools.islice(keys, _KEYS_A_REQUEST)):
                 self._delete_keys(some)
 
@@ -241,19 +242,21 @@ class S3Blobs:
         with self._telling():
             return await self._calls.run(lambda: bytes(body.read(_PIECE_BYTES)))
 
-    def _objects(self, prefix: str) -> Iterator[Any]:
+    def _pages(self, prefix: str) -> Iterator[Sequence[Any]]:
         """What the bucket holds under a prefix, in the order of the keys."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": self._keys_a_page}
         )
         for page in pages:
-            yield from page.get("Contents", ())
+            yield page.get("Contents", ())
 
     def _blobs(self) -> Iterator[_Stored]:
-        for found in self._objects(self._prefix):
-            folder, _, name = found["Key"].removeprefix(self._prefix).partition("/")
-            if is_folder(folder) and is_name(name):
-                yield _Stored(folder, name, found["Size"], int(found["LastModified"].timestamp() * 1_000_000))
+        pages = self._pages(self._prefix)
+        while (page := self._calls.run_now(lambda: next(pages, None))) is not None:
+            for found in page:
+                folder, _, name = found["Key"].removeprefix(self._prefix).partition("/")
+                if is_folder(folder) and is_name(name):
+                    yield _Stored(folder, name, found["Size"], int(found["LastModified"].timestamp() * 1_000_000))
 
     def _delete_keys(self, keys: Sequence[str]) -> None:
         answer = self._client.delete_objects(
