@@ -10,6 +10,10 @@ from insta.gateway.v1 import media_pb2, media_pb2_grpc
 from insta.posts.v1 import media_pb2 as stored_media_pb2
 
 
+# What is passed on in pieces takes as long as its client does. The posts service says how long that may be.
+_TIMEOUT_SECONDS = 200.0
+
+
 class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     def __init__(self, backends: Backends) -> None:
         self._media = backends.media
@@ -17,7 +21,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def UploadMedia(
         self, requests: AsyncIterator[media_pb2.UploadMediaRequest], context: object
     ) -> media_pb2.UploadMediaResponse:
-        uploaded = await self._media.UploadMedia(_passed_on(requests))
+        uploaded = await self._media.UploadMedia(_passed_on(requests), timeout=_TIMEOUT_SECONDS)
         return media_pb2.UploadMediaResponse(media=views.media(uploaded.media))
 
     async def StartUpload(
@@ -38,7 +42,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         finished = await self._media.FinishUpload(
             stored_media_pb2.FinishUploadRequest(
                 upload_id=request.upload_id, alt_text=request.alt_text, request_id=request.request_id
-            )
+            ),
+            timeout=_TIMEOUT_SECONDS,
         )
         return media_pb2.FinishUploadResponse(media=views.media(finished.media))
 
@@ -52,7 +57,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         parts = self._media.DownloadMedia(
             stored_media_pb2.DownloadMediaRequest(
                 media_id=request.media_id, max_width=request.max_width, content_type=request.content_type
-            )
+            ),
+            timeout=_TIMEOUT_SECONDS,
         )
         async for part in parts:
             if part.HasField("variant"):
