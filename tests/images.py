@@ -1,0 +1,117 @@
+"""Images of a running suite: downloaded, loaded over HTTP, and looked for in its store."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from insta.gateway.v1 import media_pb2
+from tests import databases
+from tests.people import Person, until
+from tests.running import RunningSuite
+
+_TIMEOUT_SECONDS = 30
+
+
+class Downloaded(NamedTuple):
+    """A variant, and its bytes as they came."""
+
+    variant: media_pb2.Variant
+    chunks: list[bytes]
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.chunks)
+
+
+class Loaded(NamedTuple):
+    """What an HTTP server answered."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+async def download(person: Person, media_id: int, **asked: Any) -> Downloaded:
+    """Download a variant of an image."""
+    parts = person.media.DownloadMedia(media_pb2.DownloadMediaRequest(media_id=media_id, **asked))
+    first, *rest = [part async for part in parts]
+    assert first.WhichOneof("part") == "variant"
+    assert all(part.WhichOneof("part") == "chunk" for part in rest)
+    return Downloaded(first.variant, [part.chunk for part in rest])
+
+
+def load(url: str) -> Loaded:
+    """Load a variant as a browser does, without a token."""
+    # Whatever the environment says of proxies: it is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=_TIMEOUT_SECONDS) as answer:
+            return Loaded(answer.status, answer.headers.get_content_type(), answer.read())
+    except urllib.error.HTTPError as failure:
+        with failure:
+            return Loaded(failure.code, failure.headers.get_content_type(), failure.read())
+
+
+async def no_longer_loaded(media: media_pb2.Media) -> None:
+    """Wait until no variant of an image is to be had over HTTP."""
+
+    async def statuses() -> set[int]:
+        return {load(variant.url).status for variant in media.variants}
+
+    await until(statuses, {404})
+
+
+def header(**fields: Any) -> media_pb2.UploadMediaRequest:
+    """The first part of an upload."""
+    return media_pb2.UploadMediaRequest(header=media_pb2.UploadHeader(**fields))
+
+
+def chunk(data: bytes) -> media_pb2.UploadMediaRequest:
+    """Another part of an upload."""
+    return media_pb2.UploadMediaRequest(chunk=data)
+
+
+def folders(suite: RunningSuite) -> set[str]:
+    """The folders in the store of a suite that keeps images in files, also those that are half written."""
+    root = Path(suite.environment["INSTA_DATA"]) / "media"
+    return {path.name for path in root.iterdir() if path.is_dir()}
+
+
+def rows_of(suite: RunningSuite, person: Person) -> int:
+    """How many images somebody has."""
+    ((count,),) = databases.rows(suite, "posts", "SELECT COUNT(*) FROM media WHERE owner_id = ?", [person.id])
+    return int(count)
+
+
+def held_for(suite: RunningSuite, person: Person) -> int:
+    """How many folders are kept for somebody that no image is made of, or are still to be deleted."""
+    ((count,),) = databases.rows(suite, "posts", "SELECT COUNT(*) FROM discard WHERE owner_id = ?", [person.id])
+    return int(count)
+
+
+async def nothing_kept(suite: RunningSuite, person: Person) -> None:
+    """Wait until the suite has no image of somebody, nor the remains of one."""
+
+    async def kept() -> tuple[int, int, set[str]]:
+        return rows_of(suite, person), held_for(suite, person), lost(suite)
+
+    await until(kept, (0, 0, set()))
+
+
+def lost(suite: RunningSuite) -> set[str]:
+    """The folders in the store that belong to no image, and that nothing is going to delete."""
+    found = folders(suite)
+    known = databases.rows(suite, "posts", "SELECT folder FROM media UNION SELECT folder FROM discard")
+    return found - {folder for (folder,) in known}
+
+
+async def nothing_lost(suite: RunningSuite) -> None:
+    """Wait until all that the store has belongs to an image, or is going to be deleted."""
+
+    async def what() -> set[str]:
+        return lost(suite)
+
+    await until(what, set())
