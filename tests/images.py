@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from insta.gateway.v1 import media_pb2
 from tests import databases
-from tests.people import Person, until
+from tests.people import Person, small_picture, until
 from tests.running import RunningSuite
 
 _TIMEOUT_SECONDS = 30
@@ -45,23 +47,32 @@ async def download(person: Person, media_id: int, **asked: Any) -> Downloaded:
 
 def load(url: str) -> Loaded:
     """Load a variant as a browser does, without a token."""
-    # Whatever the environment says of proxies: it is on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=_TIMEOUT_SECONDS) as answer:
-            return Loaded(answer.status, answer.headers.get_content_type(), answer.read())
-    except urllib.error.HTTPError as failure:
-        with failure:
-            return Loaded(failure.code, failure.headers.get_content_type(), failure.read())
+    with _answer(url) as answer:
+        return Loaded(answer.status, answer.headers.get_content_type(), answer.read())
 
 
 async def no_longer_loaded(media: media_pb2.Media) -> None:
     """Wait until no variant of an image is to be had over HTTP."""
 
     async def statuses() -> set[int]:
-        return {load(variant.url).status for variant in media.variants}
+        return {_status(variant.url) for variant in media.variants}
 
     await until(statuses, {404})
+
+
+def _status(url: str) -> int:
+    # Without what follows: one that is deleted meanwhile ends early.
+    with _answer(url) as answer:
+        return int(answer.status)
+
+
+def _answer(url: str) -> Any:
+    # Whatever the environment says of proxies: it is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        return opener.open(url, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as failure:
+        return failure
 
 
 def header(**fields: Any) -> media_pb2.UploadMediaRequest:
@@ -115,3 +126,19 @@ async def nothing_lost(suite: RunningSuite) -> None:
         return lost(suite)
 
     await until(what, set())
+
+
+class Hanging:
+    """An upload that stops in the middle."""
+
+    def __init__(self, person: Person) -> None:
+        self.under_way = asyncio.Event()
+        self._never = asyncio.Event()
+        self.call = person.media.UploadMedia(self._parts())
+
+    async def _parts(self) -> AsyncIterator[media_pb2.UploadMediaRequest]:
+        data = small_picture()
+        yield header(content_type="image/png", size=len(data))
+        yield chunk(data[:10])
+        self.under_way.set()
+        await self._never.wait()

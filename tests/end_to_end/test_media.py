@@ -22,6 +22,7 @@ from tests import databases
 from tests.deletions import delete_account, delete_post, erased, erasure_of
 from tests.end_to_end.lists import everything
 from tests.images import (
+    Hanging,
     chunk,
     download,
     folders,
@@ -718,22 +719,6 @@ async def test_an_image_of_a_post_that_is_deleted_meanwhile_is_gone_or_elsewhere
 
 
 # Clients that give up.
-
-
-class Hanging:
-    """An upload that stops in the middle."""
-
-    def __init__(self, person: Person) -> None:
-        self.under_way = asyncio.Event()
-        self._never = asyncio.Event()
-        self.call = person.media.UploadMedia(self._parts())
-
-    async def _parts(self) -> AsyncIterator[media_pb2.UploadMediaRequest]:
-        data = small_picture()
-        yield header(content_type="image/png", size=len(data))
-        yield chunk(data[:10])
-        self.under_way.set()
-        await self._never.wait()
 
 
 @pytest.mark.inside
