@@ -36,9 +36,7 @@ async def collect(store: Store, blobs: BlobStore) -> int:
     Raises:
         Unavailable: the store of images cannot be reached.
     """
-    now = clock.now()
-    again = now + _AGAIN_MICROS
-    folders = await store.write(_begin, now, again)
+    folders = await store.write(_begin)
     deleted = []
     try:
         for folder in folders:
@@ -49,12 +47,13 @@ async def collect(store: Store, blobs: BlobStore) -> int:
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text) from None
     finally:
         if deleted:
-            await store.write(discards.finish, deleted, again)
+            await store.write(discards.finish, deleted)
     return len(deleted)
 
 
-def _begin(db: Database, now: int, again: int) -> list[str]:
-    folders = discards.begin_due(db, now, again, _AT_ONCE)
+def _begin(db: Database) -> list[str]:
+    now = clock.now()
+    folders = discards.begin_due(db, now, now + _AGAIN_MICROS, _AT_ONCE)
     for folder in folders:
         direct_uploads.forget(db, folder)
     return list(folders)

@@ -27,7 +27,10 @@ _due = compiled(_some_due)
 _begin = compiled(
     Discard.update(begun=1, due_time=param("again")).where(Discard.folder.in_(_some_due)).returning(Discard.folder)
 )
-_delete = compiled(Discard.delete().where(Discard.folder == param("folder"), Discard.due_time == param("again")))
+_delete = compiled(Discard.delete().where(Discard.folder == param("folder")))
+_give_up = compiled(
+    Discard.update(due_time=param("now")).where(Discard.folder == param("folder"), Discard.due_time > param("now"))
+)
 _hasten = compiled(
     Discard.update(due_time=param("now")).where(Discard.owner_id == param("owner_id"), Discard.due_time > param("now"))
 )
@@ -49,6 +52,11 @@ def add(db: Database, folder: str, owner_id: int) -> None:
     _put.run(db, folder=folder, owner_id=owner_id, due_time=clock.now())
 
 
+def give_up(db: Database, folder: str) -> None:
+    """Nothing is made of a folder that was held. One that something refers to by now is left alone."""
+    _give_up.run(db, folder=folder, now=clock.now())
+
+
 def take_out(db: Database, folder: str) -> bool:
     """Something refers to a folder from this transaction on. False: too late, it is being deleted."""
     return _take_out.run(db, folder=folder, no=0) > 0
@@ -64,14 +72,10 @@ def begin_due(db: Database, now: int, again: int, limit: int) -> Sequence[str]:
     return [row[0] for row in _begin.all(db, now=now, again=again, limit=limit)]
 
 
-def finish(db: Database, folders: Iterable[str], again: int) -> None:
-    """These are deleted. One that was added meanwhile stays: what was written to it may have come after the deletion.
-
-    Args:
-        again: As they were begun with.
-    """
+def finish(db: Database, folders: Iterable[str]) -> None:
+    """These are deleted."""
     for folder in folders:
-        _delete.run(db, folder=folder, again=again)
+        _delete.run(db, folder=folder)
 
 
 def hasten(db: Database, owner_id: int) -> None:

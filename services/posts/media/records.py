@@ -103,7 +103,6 @@ _delete_of_owner = compiled(Media.delete().where(Media.id.in_(_some_of_owner)).r
 _expired = compiled(Media.select(Media.id).where(Media.expire_time <= param("now")).limit(1))
 _some_expired = Media.select(Media.id).where(Media.expire_time <= param("now")).limit(param("limit"))
 _delete_expired = compiled(Media.delete().where(Media.id.in_(_some_expired)).returning(Media.folder, Media.owner_id))
-_in_folder = compiled(Media.select(Media.id).where(Media.folder == param("folder")))
 _count_of_owner = compiled(Media.select(peewee.fn.count(Media.id)).where(Media.owner_id == param("owner_id")))
 
 
@@ -158,15 +157,6 @@ def add(db: Database, owner_id: int, folder: str, content_type: str, processed: 
     )
     assert added is not None
     return added
-
-
-def give_up(db: Database, owner_id: int, folder: str) -> None:
-    """No image is made of a folder that was begun: it is deleted, also if it was before its blobs were written.
-
-    One that an image was made of is left alone.
-    """
-    if not _in_folder.all(db, folder=folder):
-        discards.add(db, folder, owner_id)
 
 
 def get(db: Database, media_id: int, viewer_id: int) -> MediaRow:

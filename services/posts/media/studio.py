@@ -10,7 +10,7 @@ from typing import TypeVar
 from chassis import errors
 from chassis.errors import Reason
 from chassis.store import Database, Store
-from services.posts.media import records, refusal
+from services.posts.media import discards, records, refusal
 from services.posts.media.blob_store import Blob, BlobStore, BlobStoreError, BlobStoreFull
 from services.posts.media.images import Processed
 from services.posts.media.receiving import busy
@@ -61,30 +61,15 @@ class Studio:
         processed = await self._process(data, content_type)
         folder = new_folder()
         await self._store.write(records.begin, owner_id, folder)
-        added = False
-
-        def add(db: Database) -> MediaRow:
-            nonlocal added
-            row = records.add(db, owner_id, folder, content_type, processed, alt_text)
-            added = True
-            return row
-
         try:
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
-            made = await write(add)
+            return await write(lambda db: records.add(db, owner_id, folder, content_type, processed, alt_text))
         except Exception:
-            await self._give_up(owner_id, folder)
+            # If nobody waits any more, or this cannot be written either: it is deleted after a day.
+            with suppress(errors.Error):
+                await self._store.write(discards.give_up, folder)
             raise
-        if not added:
-            # The same request was faster: the answer is its own.
-            await self._give_up(owner_id, folder)
-        return made
-
-    async def _give_up(self, owner_id: int, folder: str) -> None:
-        # If nobody waits any more, or this cannot be written either: it is deleted after a day.
-        with suppress(errors.Error):
-            await self._store.write(records.give_up, owner_id, folder)
 
     async def _process(self, data: bytes, content_type: str) -> Processed:
         try:
@@ -112,5 +97,5 @@ def storing() -> Iterator[None]:
         text = "the store of images is full; nothing was stored"
         raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
     except BlobStoreError:
-        text = "the store of images cannot be reached; try again"
+        text = "the store of images cannot be reached; nothing was stored"
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None
