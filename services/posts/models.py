@@ -70,11 +70,12 @@ class Discard(Table):
     """A folder of blobs that is deleted once it is due, unless it is taken out of here before: nothing refers to it, not yet
     or no longer.
 
-    `begun` tells that it is being deleted, which nothing can stop any more. `due_time` is then that of the next attempt, in
-    microseconds since 1970.
+    `begun` tells that it is being deleted, which nothing can stop any more. `due_time` is then that of the next attempt.
+    Until `open_until` somebody may write to it, and then it is deleted once more. Both are microseconds since 1970.
     """
 
     folder = peewee.TextField(primary_key=True)
     owner_id = peewee.BigIntegerField(index=True)
     due_time = peewee.BigIntegerField(index=True)
     begun = BooleanField()
+    open_until = peewee.BigIntegerField(default=0)
