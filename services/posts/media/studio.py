@@ -122,5 +122,5 @@ def storing() -> Iterator[None]:
         text = "the store of images is full; nothing was stored"
         raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
     except BlobStoreError:
-        text = "the store of images cannot be reached; nothing was stored"
+        text = "the store of images cannot be reached; try again"
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None
