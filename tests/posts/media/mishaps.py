@@ -72,9 +72,7 @@ class Fate:
         self.dead = False
         self.late = late
 
-    async def moment(
-        self, failure: Exception | None = None, put: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
+    async def moment(self, failure: Exception | None = None, put: Callable[[], Awaitable[None]] | None = None) -> None:
         """Whatever happens now.
 
         Args:

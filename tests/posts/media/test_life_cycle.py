@@ -18,7 +18,18 @@ from insta.posts.v1 import media_pb2, posts_pb2
 from services.posts.media import records
 from services.posts.media.blob_store import Blob
 from tests.people import small_picture
-from tests.posts.media.mishaps import DAY, FILE, HOUR, Killed, Mishap, Premises, Process, blobs_of, loop_and_workshop, rows
+from tests.posts.media.mishaps import (
+    DAY,
+    FILE,
+    HOUR,
+    Killed,
+    Mishap,
+    Premises,
+    Process,
+    blobs_of,
+    loop_and_workshop,
+    rows,
+)
 
 Result = TypeVar("Result")
 EXAMPLES = 60
