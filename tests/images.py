@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import apsw
 
 from insta.gateway.v1 import media_pb2
 from tests import databases
@@ -126,6 +130,19 @@ async def nothing_lost(suite: RunningSuite) -> None:
         return lost(suite)
 
     await until(what, set())
+
+
+def give_images(suite: RunningSuite, person: Person, count: int) -> None:
+    """Let somebody have so many images that nothing shows."""
+    path = databases.path_of(suite, "posts")
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as database:
+        database.set_busy_timeout(10_000)
+        for _ in range(count):
+            database.execute(
+                "INSERT INTO media (owner_id, folder, content_type, width, height, blurhash, alt_text, variants,"
+                " create_time, position, expire_time) VALUES (?, ?, 'image/png', 1, 1, '', '', '[]', 0, 0, ?)",
+                [person.id, secrets.token_hex(16), 2**60],
+            )
 
 
 class Hanging:
