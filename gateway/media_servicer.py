@@ -9,7 +9,6 @@ from gateway.backends import Backends
 from insta.gateway.v1 import media_pb2, media_pb2_grpc
 from insta.posts.v1 import media_pb2 as stored_media_pb2
 
-
 # What is passed on in pieces takes as long as its client does. The posts service says how long that may be.
 _TIMEOUT_SECONDS = 200.0
 

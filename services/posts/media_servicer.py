@@ -172,7 +172,9 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
         with self._room.entered(owner_id), self._room.taken(started.size):
             data = await self._uploaded(started)
-            return await self._studio.make(owner_id, data, started.content_type, request.alt_text, write)
+            return await self._studio.make(
+                owner_id, data, started.content_type, request.alt_text, write, needs_room=False
+            )
 
     async def _uploaded(self, started: direct_uploads.UploadRow) -> bytes:
         """The file that was uploaded to the store."""

@@ -20,7 +20,7 @@ from PIL import Image
 from insta.gateway.v1 import media_pb2
 from tests.deletions import delete_account, delete_post, erased
 from tests.end_to_end.test_media import delete, read, show_as_avatar, told
-from tests.images import Hanging, download, folders, held_for, load, nothing_kept, rows_of
+from tests.images import Hanging, download, folders, give_images, held_for, load, nothing_kept, rows_of
 from tests.people import People, Person, failure, small_picture, until
 from tests.posts.media import bad_s3, s3_server
 from tests.posts.media.drawing import encoded, opened, picture
@@ -29,6 +29,7 @@ from tests.running import RunningSuite, running
 
 STORE_UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "MEDIA_STORE_UNAVAILABLE")
 STORAGE_FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
+MEDIA_LIMIT = (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEDIA_LIMIT")
 UPLOAD_NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND")
 UPLOAD_MISSING = (grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_MISSING")
 UPLOAD_INCOMPLETE = (grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_INCOMPLETE")
@@ -183,6 +184,18 @@ async def test_an_upload_is_finished_once_and_whoever_asks_again_by_the_same_nam
         return held_for(in_bucket, dan)
 
     await until(held, 0)
+
+
+async def test_who_was_let_start_an_upload_has_room_to_finish_it(in_bucket: RunningSuite, dan: Person) -> None:
+    give_images(in_bucket, dan, 199)
+    data = small_picture()
+    started = await start(dan, data)
+    post(started, data)
+
+    assert told(await failure(start(dan, data))) == MEDIA_LIMIT
+    assert (await finish(dan, started)).width == 4
+    assert told(await failure(start(dan, data))) == MEDIA_LIMIT
+    assert rows_of(in_bucket, dan) == 200
 
 
 async def test_an_upload_is_nobody_elses(in_bucket: RunningSuite, dan: Person) -> None:

@@ -50,12 +50,14 @@ class Studio:
         content_type: str,
         alt_text: str,
         write: Callable[[Callable[[Database], MediaRow]], Awaitable[Result]],
+        needs_room: bool = True,
     ) -> Result:
         """Make an image of a file, or leave nothing behind.
 
         Args:
             content_type: Of the file, as who uploads it says.
             write: Runs the change that makes the row, with whatever else is to be in its transaction.
+            needs_room: False if something that was counted as an image goes in that transaction.
 
         Raises:
             InvalidArgument: the file is no image that is taken.
@@ -72,7 +74,7 @@ class Studio:
             added = True
             return media
 
-        await self._store.write(records.begin, owner_id, folder)
+        await self._store.write(records.begin, owner_id, folder, needs_room)
         try:
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
