@@ -26,7 +26,7 @@ from tests.images import (
     nothing_lost,
     rows_of,
 )
-from tests.people import Failure, People, Person, failure, small_picture
+from tests.people import Failure, People, Person, failure, small_picture, until
 from tests.posts.media.drawing import (
     COLOURS,
     CONTENT_TYPES,
@@ -384,6 +384,43 @@ async def test_who_never_sends_a_header_has_no_more_than_four_uploads_either(sui
         call.cancel()
     assert [told(call.result()) for call in done] == [UPLOADS_BUSY] * len(done)
     assert len(done) == 4
+
+
+async def test_who_does_not_read_their_downloads_does_not_take_the_places_of_others(
+    together: RunningSuite, cid: Person
+) -> None:
+    noise = Image.effect_noise((600, 600), 200).convert("RGB")
+    media = await cid.upload(encoded(noise, "JPEG", quality=95), "image/jpeg")
+    post = await cid.post(media_ids=[media.id])
+    # So little is taken before it is read.
+    little = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535)]
+    channel = grpc.aio.insecure_channel(together.address, options=[("grpc.use_local_subchannel_pool", 1), *little])
+    greedy = Person(channel, cid.id, cid.username, cid.token)
+    request = media_pb2.DownloadMediaRequest(media_id=media.id, content_type="image/jpeg")
+    people = People(together.address)
+    other = await people.join()
+    unread = [greedy.media.DownloadMedia(request) for _ in range(32)]
+    for call in unread:
+        assert (await call.read()).HasField("variant")
+
+    failed = await failure(download(cid, media.id))
+
+    assert told(failed) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert failed.retry_after is not None
+    assert await cid.see(post) == post
+    assert (await download(other, media.id)).variant == media.variants[-2]
+    unread.pop().cancel()
+
+    async def one_more() -> bool:
+        try:
+            await download(cid, media.id)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await until(one_more)
+    await channel.close()
+    await people.channel.close()
 
 
 async def test_nobody_has_more_than_200_images_that_nothing_shows(together: RunningSuite, cid: Person) -> None:

@@ -120,7 +120,7 @@ class MediaServiceServicer:
 
     def DownloadMedia(self, request, context):
         """Downloads a variant: first what it is, then its bytes in chunks. NOT_FOUND (MEDIA_NOT_FOUND) as GetMedia; UNAVAILABLE
-        (MEDIA_STORE_UNAVAILABLE).
+        (MEDIA_STORE_UNAVAILABLE); RESOURCE_EXHAUSTED (OVERLOADED) for more than 32 downloads at once by one account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

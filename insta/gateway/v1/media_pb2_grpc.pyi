@@ -43,7 +43,7 @@ class MediaServiceStub:
     """Reads one image. NOT_FOUND (MEDIA_NOT_FOUND) if there is none with this id that the caller may see."""
     DownloadMedia: _aio.UnaryStreamMultiCallable[_media_pb2.DownloadMediaRequest, _media_pb2.DownloadMediaResponse]
     """Downloads a variant: first what it is, then its bytes in chunks. NOT_FOUND (MEDIA_NOT_FOUND) as GetMedia; UNAVAILABLE
-    (MEDIA_STORE_UNAVAILABLE).
+    (MEDIA_STORE_UNAVAILABLE); RESOURCE_EXHAUSTED (OVERLOADED) for more than 32 downloads at once by one account.
     """
     UpdateMedia: _aio.UnaryUnaryMultiCallable[_media_pb2.UpdateMediaRequest, _media_pb2.UpdateMediaResponse]
     """Changes what is said of an image of the caller's own. NOT_FOUND (MEDIA_NOT_FOUND), PERMISSION_DENIED (NOT_OWNER).
@@ -113,7 +113,7 @@ class MediaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_media_pb2.DownloadMediaRequest, _abc.AsyncIterator[_media_pb2.DownloadMediaResponse]],
     ) -> _abc.AsyncIterator[_media_pb2.DownloadMediaResponse]:
         """Downloads a variant: first what it is, then its bytes in chunks. NOT_FOUND (MEDIA_NOT_FOUND) as GetMedia; UNAVAILABLE
-        (MEDIA_STORE_UNAVAILABLE).
+        (MEDIA_STORE_UNAVAILABLE); RESOURCE_EXHAUSTED (OVERLOADED) for more than 32 downloads at once by one account.
         """
 
     @_abc_1.abstractmethod
