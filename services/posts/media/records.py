@@ -106,18 +106,18 @@ _delete_expired = compiled(Media.delete().where(Media.id.in_(_some_expired)).ret
 _count_of_owner = compiled(Media.select(peewee.fn.count(Media.id)).where(Media.owner_id == param("owner_id")))
 
 
-def begin(db: Database, owner_id: int, folder: str, takes_room: bool) -> None:
+def begin(db: Database, owner_id: int, folder: str, needs_room: bool = True) -> None:
     """Let a folder of the store be written to: unless an image is made of it, it is deleted after a day.
 
     Args:
-        takes_room: Whether it is for one image more.
+        needs_room: False if it is in place of another one that was begun.
 
     Raises:
         Unauthenticated: the owner was deleted.
         ResourceExhausted: they have too many images that nothing shows.
     """
     authors.refuse_gone(db, owner_id)
-    if takes_room:
+    if needs_room:
         require_room(db, owner_id)
     discards.hold(db, folder, owner_id, clock.now() + KEPT_MICROS)
 

@@ -50,15 +50,14 @@ class Studio:
         content_type: str,
         alt_text: str,
         write: Callable[[Callable[[Database], MediaRow]], Awaitable[Result]],
-        *,
-        takes_room: bool = True,
+        needs_room: bool = True,
     ) -> Result:
         """Make an image of a file, or leave nothing behind.
 
         Args:
             content_type: Of the file, as who uploads it says.
             write: Runs the change that makes the row, with whatever else is to be in its transaction.
-            takes_room: Whether it is one image more, of which the owner may have so many.
+            needs_room: False if something that was counted as an image goes in that transaction.
 
         Raises:
             InvalidArgument: the file is no image that is taken.
@@ -75,7 +74,7 @@ class Studio:
             added = True
             return media
 
-        await self._store.write(records.begin, owner_id, folder, takes_room)
+        await self._store.write(records.begin, owner_id, folder, needs_room)
         try:
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
@@ -125,5 +124,5 @@ def storing() -> Iterator[None]:
         text = "the store of images is full; nothing was stored"
         raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
     except BlobStoreError:
-        text = "the store of images cannot be reached; nothing was stored"
+        text = "the store of images cannot be reached; try again"
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None
