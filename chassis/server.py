@@ -370,8 +370,13 @@ class _Received(AsyncIterator[bytes]):
             return bytes(request)
         # It looks like this, too, when the client has cancelled the call or is gone: what came of a stream would be
         # taken for all of it. Then nothing can be sent any more.
+        sending = asyncio.ensure_future(self._context.send_initial_metadata(()))
         try:
-            await self._context.send_initial_metadata(())
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # Who does not wait any more may answer: while this is under way gRPC could send nothing else, nor says so.
+            await asyncio.wait([sending])
+            raise
         except grpc.aio.InternalError:
             # The news is on its way here, and cancels the task.
             await asyncio.get_running_loop().create_future()

@@ -239,16 +239,22 @@ async def test_a_stream_that_does_not_go_as_its_header_says_is_refused(
     await assert_nothing_came_of_it(suite, ana)
 
 
+async def test_a_refusal_arrives_also_while_the_stream_ends(suite: RunningSuite, ana: Person) -> None:
+    for _ in range(60):
+        failed = await failure(ana.media.UploadMedia(stream(INCOMPLETE["a header in the middle"])))
+        assert told(failed) == UPLOAD_INCOMPLETE
+
+
 @pytest.mark.parametrize("name", INVALID)
 async def test_a_part_that_breaks_the_rules_is_refused_and_its_field_named(
-    suite: RunningSuite, ana: Person, name: str
+    together: RunningSuite, cid: Person, name: str
 ) -> None:
     parts, field = INVALID[name]
 
-    failed = await failure(ana.media.UploadMedia(stream(parts)))
+    failed = await failure(cid.media.UploadMedia(stream(parts)))
 
     assert (told(failed), failed.fields) == (INVALID_FIELDS, [field])
-    await assert_nothing_came_of_it(suite, ana)
+    await assert_nothing_came_of_it(together, cid)
 
 
 async def test_bytes_that_are_no_part_are_refused(suite: RunningSuite, ana: Person) -> None:
