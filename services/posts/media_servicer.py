@@ -43,8 +43,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             if not header.request_id:
                 # One that comes again needs no room: it is known as such when all of it is there.
                 await self._store.read(records.require_room, owner_id)
-            with self._room.taken(header.size):
-                data = await receiving.receive(_chunks(requests), header.size)
+            with self._room.memory() as take:
+                data = await receiving.receive(_chunks(requests), header.size, take)
                 # Of an upload that comes again the file has to be the same, too.
                 header.sha256 = _checked_digest(header, data)
                 return await self._made(owner_id, header, data)
@@ -170,7 +170,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
             return await self._replies.write(request, media_pb2.FinishUploadResponse, change)
 
-        with self._room.entered(owner_id), self._room.taken(started.size):
+        with self._room.entered(owner_id), self._room.memory() as take:
+            take(started.size)
             data = await self._uploaded(started)
             return await self._studio.make(
                 owner_id, data, started.content_type, request.alt_text, write, needs_room=False

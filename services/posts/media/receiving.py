@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -54,35 +54,49 @@ class Room:
                 del self._by_owner[owner_id]
 
     @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Keep room for a file.
+    def memory(self) -> Iterator[Callable[[int], None]]:
+        """Memory for a file, to be taken by so many bytes as it comes: who announces much and sends nothing is in
+        nobody's way.
 
         Raises:
-            ResourceExhausted: too much is under way.
+            ResourceExhausted: what is taken is too much, with all that is under way.
         """
-        if self._bytes + size > _MOST_BYTES:
-            raise busy("too many images are being uploaded; try again")
-        self._bytes += size
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._bytes + size > _MOST_BYTES:
+                raise busy("too many images are being uploaded; try again")
+            self._bytes += size
+            taken += size
+
         try:
-            yield
+            yield take
         finally:
-            self._bytes -= size
+            self._bytes -= taken
 
 
-async def receive(chunks: AsyncIterator[bytes], size: int, patience: Patience = PATIENCE) -> bytes:
+async def receive(
+    chunks: AsyncIterator[bytes], size: int, take: Callable[[int], None], patience: Patience = PATIENCE
+) -> bytes:
     """The file that comes in chunks.
+
+    Args:
+        take: Memory for so many bytes more, as of `Room`.
 
     Raises:
         InvalidArgument: it has more or fewer bytes than `size`.
+        ResourceExhausted: there is no memory for it.
         DeadlineExceeded: a chunk, or the whole, takes too long.
     """
     data = bytearray()
     try:
         async with asyncio.timeout(patience.file):
             while (chunk := await next_part(chunks, patience)) is not None:
-                data += chunk
-                if len(data) > size:
+                if len(data) + len(chunk) > size:
                     raise incomplete(f"the file has more than the {size:,} bytes that its header says")
+                take(len(chunk))
+                data += chunk
     except TimeoutError:
         raise too_slow(f"the upload took longer than {patience.file:g} seconds") from None
     if len(data) < size:

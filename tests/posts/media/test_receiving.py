@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -32,18 +32,22 @@ async def refused(call: Any) -> errors.Error:
 
 def full(room: Room, owner_id: int, size: int) -> errors.Error:
     """How a room refuses an upload. It must."""
-    with pytest.raises(errors.ResourceExhausted) as caught, room.entered(owner_id), room.taken(size):
-        pass
+    with pytest.raises(errors.ResourceExhausted) as caught, room.entered(owner_id), room.memory() as take:
+        take(size)
     return caught.value
 
 
+def unlimited(size: int) -> None:
+    """Memory that is always there."""
+
+
 async def test_chunks_become_a_file() -> None:
-    assert await receive(stream(b"a", b"bc", b"def"), 6) == b"abcdef"
+    assert await receive(stream(b"a", b"bc", b"def"), 6, unlimited) == b"abcdef"
 
 
 @pytest.mark.parametrize("parts", [(), (b"a",), (b"a", b"b")])
 async def test_a_stream_that_ends_early_is_refused(parts: tuple[bytes, ...]) -> None:
-    failed = await refused(receive(stream(*parts), 3))
+    failed = await refused(receive(stream(*parts), 3, unlimited))
 
     assert (failed.code.name, failed.reason_name) == ("INVALID_ARGUMENT", "UPLOAD_INCOMPLETE")
 
@@ -57,7 +61,7 @@ async def test_a_stream_without_an_end_is_left_as_soon_as_there_is_too_much() ->
             taken += 1
             yield bytes(1000)
 
-    failed = await refused(receive(endless(), 10_500))
+    failed = await refused(receive(endless(), 10_500, unlimited))
 
     assert failed.reason_name == "UPLOAD_INCOMPLETE"
     assert taken == 11
@@ -66,7 +70,7 @@ async def test_a_stream_without_an_end_is_left_as_soon_as_there_is_too_much() ->
 async def test_who_takes_too_long_for_a_chunk_is_refused() -> None:
     began = time.monotonic()
 
-    failed = await refused(receive(stream(b"a", b"b", seconds=5), 2, QUICK))
+    failed = await refused(receive(stream(b"a", b"b", seconds=5), 2, unlimited, QUICK))
 
     assert (failed.code.name, failed.reason_name) == ("DEADLINE_EXCEEDED", "UPLOAD_TOO_SLOW")
     assert "0.05 seconds" in failed.text
@@ -74,14 +78,14 @@ async def test_who_takes_too_long_for_a_chunk_is_refused() -> None:
 
 
 async def test_who_takes_too_long_for_the_file_is_refused_although_chunks_come() -> None:
-    failed = await refused(receive(stream(*[b"a"] * 1000, seconds=0.01), 1000, QUICK))
+    failed = await refused(receive(stream(*[b"a"] * 1000, seconds=0.01), 1000, unlimited, QUICK))
 
     assert failed.reason_name == "UPLOAD_TOO_SLOW"
     assert "0.2 seconds" in failed.text
 
 
 async def test_a_cancelled_upload_is_cancelled() -> None:
-    receiving = asyncio.create_task(receive(stream(b"a", b"b", seconds=5), 2))
+    receiving = asyncio.create_task(receive(stream(b"a", b"b", seconds=5), 2, unlimited))
     await asyncio.sleep(0)
     receiving.cancel()
 
@@ -96,26 +100,27 @@ def test_one_person_uploads_four_files_at_once() -> None:
             under_way.enter_context(room.entered(1))
 
         failed = full(room, 1, 1)
-        with room.entered(2), room.taken(1):
-            pass
+        with room.entered(2), room.memory() as take:
+            take(1)
 
     assert (failed.code.name, failed.reason_name) == ("RESOURCE_EXHAUSTED", "UPLOADS_BUSY")
     assert failed.retry_after == 2
-    with room.entered(1), room.taken(1):
-        pass
+    with room.entered(1), room.memory() as take:
+        take(1)
 
 
 def test_all_together_upload_as_much_as_there_is_room_for() -> None:
     room = Room()
     with ExitStack() as under_way:
         for _ in range(8):
-            under_way.enter_context(room.taken(20 * MIB))
+            under_way.enter_context(room.memory())(20 * MIB)
 
         failed = full(room, 1, 1)
 
     assert (failed.code.name, failed.reason_name) == ("RESOURCE_EXHAUSTED", "UPLOADS_BUSY")
     assert failed.retry_after == 2
-    with room.taken(160 * MIB):
+    with room.memory() as take:
+        take(160 * MIB)
         assert full(room, 1, 1).reason_name == "UPLOADS_BUSY"
 
 
@@ -123,8 +128,21 @@ def test_an_upload_that_fails_or_was_refused_leaves_its_room() -> None:
     room = Room()
     for _ in range(20):
         full(room, 1, 161 * MIB)
-        with pytest.raises(ValueError), room.entered(1), room.taken(100 * MIB):  # noqa: PT011
+        with suppress(ValueError), room.entered(1), room.memory() as take:
+            take(100 * MIB)
             raise ValueError
 
-    with room.entered(1), room.taken(160 * MIB):
-        pass
+    with room.entered(1), room.memory() as take:
+        take(160 * MIB)
+
+
+async def test_a_file_takes_memory_as_it_comes() -> None:
+    room = Room()
+    with room.memory() as of_others:
+        of_others(160 * MIB - 10)
+        with room.memory() as take:
+            assert await receive(stream(b"12345", b"67890"), 10, take) == b"1234567890"
+        with room.memory() as take:
+            failed = await refused(receive(stream(b"12345", b"67890", b"!"), 20 * MIB, take))
+
+    assert failed.reason_name == "UPLOADS_BUSY"
