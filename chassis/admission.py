@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from chassis import errors
 from chassis.errors import Reason
 
@@ -32,6 +36,36 @@ class Admission:
 
     def leave(self) -> None:
         self.under_way -= 1
+
+
+class PerPerson:
+    """Lets each person do so much at a time of what lasts.
+
+    Args:
+        refusal: Made for who does too much.
+    """
+
+    def __init__(self, limit: int, refusal: Callable[[], errors.ResourceExhausted]) -> None:
+        self._limit = limit
+        self._refusal = refusal
+        self._under_way: Counter[int] = Counter()
+
+    @contextmanager
+    def entered(self, user_id: int) -> Iterator[None]:
+        """Let somebody begin.
+
+        Raises:
+            ResourceExhausted: too much of theirs is under way.
+        """
+        if self._under_way[user_id] >= self._limit:
+            raise self._refusal()
+        self._under_way[user_id] += 1
+        try:
+            yield
+        finally:
+            self._under_way[user_id] -= 1
+            if not self._under_way[user_id]:
+                del self._under_way[user_id]
 
 
 def overloaded(why: str) -> errors.ResourceExhausted:

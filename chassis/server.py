@@ -9,7 +9,7 @@ import re
 import socket
 import tempfile
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import ExitStack, aclosing
 from typing import Any
 
@@ -38,8 +38,9 @@ from chassis.limits import MutationLimit
 from chassis.metrics import Metrics
 from chassis.replay import Replies
 
-# A call that names no deadline gets this one.
+# A call that names no deadline gets this one; one that streams takes as long as its client does.
 DEFAULT_DEADLINE_SECONDS = 30.0
+LONGEST_STREAM_SECONDS = 200.0
 # gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
 # It is that of an acceptor: one connection, which may have half as many calls, is not to fill it.
 _BACKSTOP_FACTOR = 4
@@ -49,6 +50,8 @@ _UNPRINTABLE = re.compile("[^ -~]")
 # Streams of health and reflection stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
 _MAX_WAITING = 10_000
+# Of the calls that are let in at once, so many less may be answered by a stream.
+_DOWNLOADS_SHARE = 8
 # More of them save less and less, and each looks how long its calls wait, which is a call as well.
 _ACCEPTORS = 4
 # The name of a socket has 107 characters at most.
@@ -156,6 +159,11 @@ class Server:
                 infrastructure[version] = reflection.ReflectionServicer(descriptors, version, self._draining)
         own = endpoints_of(infrastructure, verifier, metrics, admission=None)
         most_calls = int(admission.limit) * _BACKSTOP_FACTOR
+        # What a client may be slow to read is not to take the places of all other calls, nor all memory.
+        downloads = Admission(max(admission.limit // _DOWNLOADS_SHARE, 1))
+        for endpoint in endpoints.values():
+            if endpoint.streams_responses and endpoint.admission is admission:
+                endpoint.admission = downloads
         streams = Admission(min(_MAX_STREAMS, most_calls // 2))
         for endpoint in own.values():
             if endpoint.streams_responses:
@@ -169,7 +177,7 @@ class Server:
             ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING),
         ]
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
-        handlers = _handlers([*endpoints.values(), *own.values()], internal, callers, admission)
+        handlers = _handlers([*endpoints.values(), *own.values()], internal, callers, {admission, downloads})
         waiting = Waiting(longest_wait)
         self._acceptors = [Acceptor(handlers, options, most_calls, waiting) for _ in range(_ACCEPTORS)]
         self._shares_port = shares_port
@@ -289,9 +297,9 @@ def _parted(address: str) -> tuple[socket.AddressFamily, str, int]:
 
 
 def _handlers(
-    endpoints: Sequence[Endpoint], internal: bool, callers: tls.Callers | None, admission: Admission
+    endpoints: Sequence[Endpoint], internal: bool, callers: tls.Callers | None, admissions: Set[Admission]
 ) -> Handlers:
-    admitted = [endpoint for endpoint in endpoints if endpoint.admission is admission]
+    admitted = [endpoint for endpoint in endpoints if endpoint.admission in admissions]
     too_many = overloaded("more calls come in than this server can answer")
     return Handlers(
         usual={endpoint.path: _handler(endpoint, internal, callers) for endpoint in endpoints},
@@ -386,10 +394,13 @@ class _Received(AsyncIterator[bytes]):
 def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
     # Not a generator: gRPC would not close it when the call is cancelled while a response is sent.
     async def answer(request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        call, unlimited = _incoming(endpoint, context, internal, callers)
+        call, _ = _incoming(endpoint, context, internal, callers)
+        now = asyncio.get_running_loop().time()
+        # Who does not read is not waited for, whatever their deadline; where it is nearer gRPC itself ends the call.
+        end = None if endpoint.stays_open else min(call.deadline, now + LONGEST_STREAM_SECONDS)
         try:
             async with (
-                asyncio.timeout_at(call.deadline if unlimited and not endpoint.stays_open else None),
+                asyncio.timeout_at(end),
                 aclosing(endpoint.stream(request, call)) as responses,
             ):
                 async for response in responses:
@@ -409,7 +420,9 @@ def _incoming(
     metadata = acceptor.metadata.get()
     authorizations = [str(value) for key, value in metadata if key == AUTHORIZATION_KEY]
     remaining = context.time_remaining()
-    seconds = DEFAULT_DEADLINE_SECONDS if remaining is None else remaining
+    streams = endpoint.streams_requests or endpoint.streams_responses
+    default = LONGEST_STREAM_SECONDS if streams else DEFAULT_DEADLINE_SECONDS
+    seconds = default if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
     origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
     # Several are joined, as HTTP has it (RFC 9110, 5.3), and are no token: who reads another of them than this server

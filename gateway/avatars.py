@@ -13,7 +13,12 @@ from insta.gateway.v1 import media_pb2
 from insta.posts.v1 import media_pb2 as stored_media_pb2
 
 _TIMEOUT_SECONDS = 2.0
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_AWAY = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    # It has more to do than it can.
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
 
 
 class Avatars:

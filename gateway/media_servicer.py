@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
 
-from chassis.admission import overloaded
+from chassis import errors
+from chassis.admission import PerPerson, overloaded
 from chassis.call import caller
+from chassis.server import LONGEST_STREAM_SECONDS
 from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import media_pb2, media_pb2_grpc
 from insta.posts.v1 import media_pb2 as stored_media_pb2
 
-# What is passed on in pieces takes as long as its client does. The posts service says how long that may be.
-_TIMEOUT_SECONDS = 200.0
+# What is passed on in pieces takes as long as its client does.
+_TIMEOUT_SECONDS = LONGEST_STREAM_SECONDS
 _MOST_DOWNLOADS = 32
 
 
 class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     def __init__(self, backends: Backends) -> None:
         self._media = backends.media
-        self._downloads: Counter[int] = Counter()
+        # Who does not read what comes would else take the places of all others.
+        self._downloads = PerPerson(_MOST_DOWNLOADS, _too_many_downloads)
 
     async def UploadMedia(
         self, requests: AsyncIterator[media_pb2.UploadMediaRequest], context: object
@@ -62,7 +63,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         stored_request = stored_media_pb2.DownloadMediaRequest(
             media_id=request.media_id, max_width=request.max_width, content_type=request.content_type
         )
-        with self._downloading(caller().user_id):
+        with self._downloads.entered(caller().user_id):
             async for part in self._media.DownloadMedia(stored_request, timeout=_TIMEOUT_SECONDS):
                 if part.HasField("variant"):
                     yield media_pb2.DownloadMediaResponse(variant=views.variant(part.variant))
@@ -87,23 +88,6 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         )
         return media_pb2.DeleteMediaResponse()
 
-    @contextmanager
-    def _downloading(self, user_id: int) -> Iterator[None]:
-        """Let somebody download. Who does not read what comes would else take the places of all other calls.
-
-        Raises:
-            ResourceExhausted: too many downloads of theirs are under way.
-        """
-        if self._downloads[user_id] >= _MOST_DOWNLOADS:
-            raise overloaded(f"{_MOST_DOWNLOADS} downloads of the account are under way")
-        self._downloads[user_id] += 1
-        try:
-            yield
-        finally:
-            self._downloads[user_id] -= 1
-            if not self._downloads[user_id]:
-                del self._downloads[user_id]
-
 
 async def _passed_on(
     requests: AsyncIterator[media_pb2.UploadMediaRequest],
@@ -122,3 +106,7 @@ async def _passed_on(
             )
         else:
             yield stored_media_pb2.UploadMediaRequest(chunk=request.chunk)
+
+
+def _too_many_downloads() -> errors.ResourceExhausted:
+    return overloaded(f"{_MOST_DOWNLOADS} downloads of the account are under way")

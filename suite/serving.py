@@ -27,6 +27,8 @@ from chassis.web import WebServer
 from suite import tls
 from suite.composition import GATEWAY, SERVICES, Assembly
 
+_ALL_ADDRESSES = ("0.0.0.0", "[::]")
+
 log = logs.get(__name__)
 
 
@@ -165,6 +167,11 @@ def _web_server(settings: Settings, services: Iterable[Service], *, shares_port:
     if app is None:
         return None
     check_exposure(settings, settings.media_listen, encrypted=tls.public(settings) is not None)
+    if settings.media_listen.rpartition(":")[0] in _ALL_ADDRESSES and not settings.media_public_url:
+        raise click.ClickException(
+            f"INSTA_MEDIA_LISTEN={settings.media_listen} names no address from which clients could load images. Say which"
+            " does: INSTA_MEDIA_PUBLIC_URL=http://HOST:PORT/media"
+        )
     try:
         return WebServer(
             app,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from chassis import clock, errors
+from chassis.admission import PerPerson
 from chassis.call import caller
 from chassis.errors import Reason
 from chassis.replay import Replies
 from chassis.store import Database, Store
 from insta.posts.v1 import media_pb2, media_pb2_grpc
 from services.posts.media import direct_uploads, receiving, records
-from services.posts.media.blob_store import BlobMissing, BlobStore, BlobTooBig
+from services.posts.media.blob_store import BlobMissing, BlobStore
 from services.posts.media.images import variant_name
 from services.posts.media.receiving import Room
 from services.posts.media.records import MediaRow
@@ -32,22 +32,22 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         self._blobs = blobs
         self._studio = studio
         self._messages = messages
+        self._uploads = PerPerson(receiving.MOST_OF_ONE_OWNER, receiving.too_many)
         self._room = Room()
 
     async def UploadMedia(
         self, requests: AsyncIterator[media_pb2.UploadMediaRequest], context: object
     ) -> media_pb2.UploadMediaResponse:
         owner_id = caller().user_id
-        with self._room.entered(owner_id):
+        # Before anything is waited for, so that nobody waits here many times at once.
+        with self._uploads.entered(owner_id):
             header = await _header(requests)
             if not header.request_id:
                 # One that comes again needs no room: it is known as such when all of it is there.
                 await self._store.read(records.require_room, owner_id)
-            with self._room.memory() as take:
-                data = await receiving.receive(_chunks(requests), header.size, take)
-                # Of an upload that comes again the file has to be the same, too.
-                header.sha256 = _checked_digest(header, data)
-                return await self._made(owner_id, header, data)
+            with self._room.memory(owner_id) as take:
+                file = await receiving.receive(_chunks(requests), header.size, take)
+                return await self._made(owner_id, _with_digest(header, file.sha256), file.data)
 
     async def StartUpload(
         self, request: media_pb2.StartUploadRequest, context: object
@@ -145,7 +145,9 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         found = await self._store.read(records.avatars, request.user_ids)
         return media_pb2.BatchGetAvatarsResponse(avatars=map(self._messages.media, found))
 
-    async def _made(self, owner_id: int, header: media_pb2.UploadHeader, data: bytes) -> media_pb2.UploadMediaResponse:
+    async def _made(
+        self, owner_id: int, header: media_pb2.UploadHeader, data: bytearray
+    ) -> media_pb2.UploadMediaResponse:
         """An image of a file that has come, or the one that was made of it before."""
         earlier = await self._replies.find(header, media_pb2.UploadMediaResponse)
         if earlier is not None:
@@ -170,28 +172,12 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
             return await self._replies.write(request, media_pb2.FinishUploadResponse, change)
 
-        with self._room.entered(owner_id), self._room.memory() as take:
+        with self._uploads.entered(owner_id), self._room.memory(owner_id) as take:
             take(started.size)
-            data = await self._uploaded(started)
+            data = await self._studio.uploaded(started, _FILE)
             return await self._studio.make(
                 owner_id, data, started.content_type, request.alt_text, write, needs_room=False
             )
-
-    async def _uploaded(self, started: direct_uploads.UploadRow) -> bytes:
-        """The file that was uploaded to the store."""
-        with storing():
-            try:
-                data = await self._blobs.fetch(started.folder, _FILE, started.size)
-            except BlobMissing:
-                text = "nothing was uploaded yet: post the form that StartUpload answered first"
-                raise errors.FailedPrecondition(Reason.REASON_UPLOAD_MISSING, text) from None
-            except BlobTooBig:
-                data = None
-        if data is None or len(data) != started.size:
-            raise receiving.incomplete(
-                f"what was uploaded is not the file of {started.size:,} bytes that was announced"
-            )
-        return data
 
 
 async def _header(requests: AsyncIterator[media_pb2.UploadMediaRequest]) -> media_pb2.UploadHeader:
@@ -208,12 +194,14 @@ async def _chunks(requests: AsyncIterator[media_pb2.UploadMediaRequest]) -> Asyn
         yield request.chunk
 
 
-def _checked_digest(header: media_pb2.UploadHeader, data: bytes) -> bytes:
-    """The SHA-256 of a file that has come."""
-    digest = hashlib.sha256(data).digest()
-    if header.sha256 and header.sha256 != digest:
+def _with_digest(header: media_pb2.UploadHeader, sha256: bytes) -> media_pb2.UploadHeader:
+    """A header that names the file that came: of an upload that comes again the file has to be the same, too."""
+    if header.sha256 and header.sha256 != sha256:
         raise receiving.incomplete("the file is not the one that the header says: its SHA-256 is another")
-    return digest
+    named = media_pb2.UploadHeader()
+    named.CopyFrom(header)
+    named.sha256 = sha256
+    return named
 
 
 def _chosen(media: media_pb2.Media, request: media_pb2.DownloadMediaRequest) -> media_pb2.Variant:

@@ -34,7 +34,7 @@ class Media(Table):
     """
 
     id = IdField()
-    owner_id = peewee.BigIntegerField(index=True)
+    owner_id = peewee.BigIntegerField()
     folder = peewee.TextField(unique=True)
     content_type = peewee.TextField()
     width = peewee.IntegerField()
@@ -51,6 +51,7 @@ class Media(Table):
     expire_time = peewee.BigIntegerField(null=True, index=True)
 
     class Meta:
+        indexes = ((("owner_id", "expire_time"), False),)
         constraints = (
             peewee.Check("post_id IS NULL OR avatar_of IS NULL"),
             peewee.Check("(post_id IS NULL AND avatar_of IS NULL) = (expire_time IS NOT NULL)"),

@@ -25,7 +25,6 @@ from tests.images import (
     Hanging,
     chunk,
     download,
-    folders,
     header,
     held_for,
     load,
@@ -773,12 +772,3 @@ async def test_downloads_that_are_cancelled_let_go_of_their_files(together: Runn
 
     await until(open_now, [])
     assert len((await download(cid, media.id, content_type="image/jpeg")).data) > 256 * 1024
-
-
-async def test_a_half_written_image_is_never_in_the_store(cid: Person, together: RunningSuite) -> None:
-    before = folders(together)
-    hanging = Hanging(cid)
-    await hanging.under_way.wait()
-
-    assert folders(together) <= before
-    hanging.call.cancel()

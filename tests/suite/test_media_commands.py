@@ -78,7 +78,8 @@ def expire(environment: Mapping[str, str], folder: str) -> None:
 def discard(environment: Mapping[str, str], folder: str, in_seconds: float) -> None:
     """Let a folder be held that nothing was made of yet."""
     due_time = int((time.time() + in_seconds) * 1_000_000)
-    change(environment, "posts", f"INSERT INTO discard VALUES ('{folder}', 1, {due_time}, 0)")
+    values = f"('{folder}', 1, {due_time}, 0, 0)"
+    change(environment, "posts", f"INSERT INTO discard (folder, owner_id, due_time, begun, open_until) VALUES {values}")
 
 
 def test_what_nothing_refers_to_is_listed_then_deleted_and_the_rest_stays(

@@ -86,8 +86,9 @@ class MediaServiceServicer:
         is no image, another than was declared, of more than 25 million pixels, an AVIF sequence (of what moves in another format the
         first frame is taken), or broken; UPLOAD_INCOMPLETE if the stream does not go as its header says. DEADLINE_EXCEEDED
         (UPLOAD_TOO_SLOW) if a chunk takes longer than 10 seconds, or the whole longer than 2 minutes. RESOURCE_EXHAUSTED:
-        UPLOADS_BUSY while too many images are under way, MEDIA_LIMIT for more than 200 images that nothing shows. UNAVAILABLE
-        (MEDIA_STORE_UNAVAILABLE), RESOURCE_EXHAUSTED (STORAGE_FULL). Whatever the error, nothing is stored.
+        UPLOADS_BUSY while too many images are under way, or four of the caller's or 24 MiB of them in the same process; MEDIA_LIMIT
+        for more than 200 images that nothing shows. UNAVAILABLE (MEDIA_STORE_UNAVAILABLE), RESOURCE_EXHAUSTED (STORAGE_FULL).
+        Whatever the error, nothing is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +121,8 @@ class MediaServiceServicer:
 
     def DownloadMedia(self, request, context):
         """Downloads a variant: first what it is, then its bytes in chunks. NOT_FOUND (MEDIA_NOT_FOUND) as GetMedia; UNAVAILABLE
-        (MEDIA_STORE_UNAVAILABLE); RESOURCE_EXHAUSTED (OVERLOADED) for more than 32 downloads at once by one account.
+        (MEDIA_STORE_UNAVAILABLE); RESOURCE_EXHAUSTED (OVERLOADED) for more than 32 downloads at once by one
+        account, in each process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from chassis.settings import MediaBucket, SettingError, Settings
@@ -85,10 +84,6 @@ class BlobStore(Protocol):
 
     A folder's name is 32 random hexadecimal digits; a blob's is such as 320.webp. What has other names is a ValueError.
     """
-
-    @property
-    def serves_files(self) -> Path | None:
-        """The folder whose files an HTTP server is to serve, as FOLDER/NAME. None: clients load from the store."""
 
     @property
     def url_seconds(self) -> int | None:

@@ -37,7 +37,7 @@ from services.posts.media.blob_store import (
 Result = TypeVar("Result")
 _THREADS = 8
 # Handing work to a thread costs more than reading one chunk.
-_CHUNKS_AT_ONCE = 4
+_CHUNKS_AT_ONCE = 2
 # Folders that are being written, and those that are being removed.
 _NEW = ".new-"
 _GONE = ".gone-"
@@ -68,10 +68,6 @@ class FileBlobs:
         os.close(os.open(self._turn, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._remove_leftovers()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="file-blobs")
-
-    @property
-    def serves_files(self) -> Path | None:
-        return self._root
 
     @property
     def url_seconds(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ Part = TypeVar("Part")
 
 # Of all uploads that are received or processed: eight of the biggest files, or forty of a telephone.
 _MOST_BYTES = 160 * 1024 * 1024
-_MOST_OF_ONE_OWNER = 4
+# The biggest, and a small one beside.
+_MOST_BYTES_OF_ONE_OWNER = 24 * 1024 * 1024
+MOST_OF_ONE_OWNER = 4
 _RETRY_SECONDS = 2.0
 
 
@@ -29,56 +32,52 @@ class Patience(NamedTuple):
 PATIENCE = Patience()
 
 
+class Received(NamedTuple):
+    """A file, and its SHA-256."""
+
+    data: bytearray
+    sha256: bytes
+
+
 class Room:
-    """Who may upload at once, and the memory for files that are under way."""
+    """The memory for files that are under way."""
 
     def __init__(self) -> None:
         self._bytes = 0
-        self._by_owner: Counter[int] = Counter()
+        self._of_owner: Counter[int] = Counter()
 
     @contextmanager
-    def entered(self, owner_id: int) -> Iterator[None]:
-        """Let somebody upload: from before anything is waited for, so that nobody waits here many times at once.
-
-        Raises:
-            ResourceExhausted: too many uploads of theirs are under way.
-        """
-        if self._by_owner[owner_id] >= _MOST_OF_ONE_OWNER:
-            raise busy(f"{_MOST_OF_ONE_OWNER} images of the account are being uploaded; wait until one is done")
-        self._by_owner[owner_id] += 1
-        try:
-            yield
-        finally:
-            self._by_owner[owner_id] -= 1
-            if not self._by_owner[owner_id]:
-                del self._by_owner[owner_id]
-
-    @contextmanager
-    def memory(self) -> Iterator[Callable[[int], None]]:
+    def memory(self, owner_id: int) -> Iterator[Callable[[int], None]]:
         """Memory for a file, to be taken by so many bytes as it comes: who announces much and sends nothing is in
         nobody's way.
 
         Raises:
-            ResourceExhausted: what is taken is too much, with all that is under way.
+            ResourceExhausted: what is taken is too much, with all that is under way, or all of theirs.
         """
         taken = 0
 
         def take(size: int) -> None:
             nonlocal taken
+            if self._of_owner[owner_id] + size > _MOST_BYTES_OF_ONE_OWNER:
+                raise busy("large images of the account are being uploaded; wait until one is done")
             if self._bytes + size > _MOST_BYTES:
                 raise busy("too many images are being uploaded; try again")
             self._bytes += size
+            self._of_owner[owner_id] += size
             taken += size
 
         try:
             yield take
         finally:
             self._bytes -= taken
+            self._of_owner[owner_id] -= taken
+            if not self._of_owner[owner_id]:
+                del self._of_owner[owner_id]
 
 
 async def receive(
     chunks: AsyncIterator[bytes], size: int, take: Callable[[int], None], patience: Patience = PATIENCE
-) -> bytes:
+) -> Received:
     """The file that comes in chunks.
 
     Args:
@@ -90,6 +89,8 @@ async def receive(
         DeadlineExceeded: a chunk, or the whole, takes too long.
     """
     data = bytearray()
+    # Bit by bit, so that nothing waits for it long.
+    sha256 = hashlib.sha256()
     try:
         async with asyncio.timeout(patience.file):
             while (chunk := await next_part(chunks, patience)) is not None:
@@ -97,11 +98,12 @@ async def receive(
                     raise incomplete(f"the file has more than the {size:,} bytes that its header says")
                 take(len(chunk))
                 data += chunk
+                sha256.update(chunk)
     except TimeoutError:
         raise too_slow(f"the upload took longer than {patience.file:g} seconds") from None
     if len(data) < size:
         raise incomplete(f"the stream ended after {len(data):,} of the {size:,} bytes that its header says")
-    return bytes(data)
+    return Received(data, sha256.digest())
 
 
 async def next_part(parts: AsyncIterator[Part], patience: Patience = PATIENCE) -> Part | None:
@@ -115,6 +117,11 @@ async def next_part(parts: AsyncIterator[Part], patience: Patience = PATIENCE) -
             return await anext(parts, None)
     except TimeoutError:
         raise too_slow(f"the next part of the upload took longer than {patience.part:g} seconds") from None
+
+
+def too_many() -> errors.ResourceExhausted:
+    """Somebody uploads too much at once."""
+    return busy(f"{MOST_OF_ONE_OWNER} images of the account are being uploaded; wait until one is done")
 
 
 def busy(text: str) -> errors.ResourceExhausted:

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
@@ -136,10 +135,6 @@ class S3Blobs:
         signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
         bucket_url = signed.partition("?")[0].removesuffix("/key")
         self._signed_urls = SignedUrls(bucket_url, credentials, region, url_seconds, clock)
-
-    @property
-    def serves_files(self) -> Path | None:
-        return None
 
     @property
     def url_seconds(self) -> int | None:

@@ -13,9 +13,10 @@ from chassis.call import lasting
 from chassis.errors import Reason
 from chassis.store import Database, Store
 from services.posts.media import discards, records, refusal
-from services.posts.media.blob_store import Blob, BlobStore, BlobStoreError, BlobStoreFull
+from services.posts.media.blob_store import Blob, BlobMissing, BlobStore, BlobStoreError, BlobStoreFull, BlobTooBig
+from services.posts.media.direct_uploads import UploadRow
 from services.posts.media.images import Processed
-from services.posts.media.receiving import busy
+from services.posts.media.receiving import busy, incomplete
 from services.posts.media.records import MediaRow
 from services.posts.media.refusal import ImageRefused
 from services.posts.media.workshop import Workshop, WorkshopBusy, WorkshopFailed
@@ -46,7 +47,7 @@ class Studio:
     async def make(
         self,
         owner_id: int,
-        data: bytes,
+        data: bytes | bytearray,
         content_type: str,
         alt_text: str,
         write: Callable[[Callable[[Database], MediaRow]], Awaitable[Result]],
@@ -74,8 +75,8 @@ class Studio:
             added = True
             return media
 
-        await self._store.write(records.begin, owner_id, folder, needs_room)
         try:
+            await self._store.write(records.begin, owner_id, folder, needs_room)
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
             result = await write(add)
@@ -86,6 +87,27 @@ class Studio:
             # The same request came twice, and the other was faster.
             self._give_up(folder, owner_id)
         return result
+
+    async def uploaded(self, started: UploadRow, name: str) -> bytes:
+        """The file that somebody uploaded to the store under a name.
+
+        Raises:
+            FailedPrecondition: there is none.
+            InvalidArgument: it is not the one that was announced.
+            Unavailable: the store cannot be reached.
+        """
+        try:
+            with storing():
+                data = await self._blobs.fetch(started.folder, name, started.size)
+        except BlobMissing:
+            text = "nothing was uploaded yet: post the form that StartUpload answered first"
+            raise errors.FailedPrecondition(Reason.REASON_UPLOAD_MISSING, text) from None
+        except BlobTooBig:
+            data = b""
+        if len(data) != started.size:
+            text = f"what was uploaded is not the file of {started.size:,} bytes that was announced"
+            raise incomplete(text)
+        return data
 
     def _give_up(self, folder: str, owner_id: int) -> None:
         """Let a folder go, though the call may be over. If this cannot be written either, it goes after a day."""
@@ -98,16 +120,17 @@ class Studio:
         self._giving_up.add(giving_up)
         giving_up.add_done_callback(self._giving_up.discard)
 
-    async def _process(self, data: bytes, content_type: str) -> Processed:
+    async def _process(self, data: bytes | bytearray, content_type: str) -> Processed:
         try:
             return await self._workshop.process(data, content_type)
         except ImageRefused as refused:
             raise errors.InvalidArgument(_REASONS[refused.reason], refused.text) from None
-        except WorkshopBusy:
-            raise busy("more images are being uploaded than can be processed; try again") from None
-        except WorkshopFailed as failure:
+        except WorkshopBusy as refused:
+            raise busy(refused.text) from None
+        except WorkshopFailed as failed:
             # What it died of may well be the image: nobody is told to try again.
-            raise errors.InvalidArgument(Reason.REASON_IMAGE_DAMAGED, str(failure)) from None
+            reason = Reason.REASON_IMAGE_TOO_LARGE if failed.took_too_much else Reason.REASON_IMAGE_DAMAGED
+            raise errors.InvalidArgument(reason, failed.text) from None
 
 
 def new_folder() -> str:
@@ -123,6 +146,9 @@ def storing() -> Iterator[None]:
     except BlobStoreFull:
         text = "the store of images is full; nothing was stored"
         raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
+    except (BlobMissing, BlobTooBig):
+        # Of which the one who asks knows what they mean.
+        raise
     except BlobStoreError:
         text = "the store of images cannot be reached; try again"
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None

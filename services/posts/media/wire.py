@@ -50,9 +50,9 @@ class _Announced(NamedTuple):
     length: int
 
 
-def request_header(request: Request) -> bytes:
+def request_header(length: int, declared: str) -> bytes:
     """What is sent before the data of an image."""
-    return _header({"declared": request.declared[:_MAX_DECLARED], "length": len(request.data)})
+    return _header({"declared": declared[:_MAX_DECLARED], "length": length})
 
 
 def read_request(read: Read) -> Request:

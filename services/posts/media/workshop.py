@@ -25,7 +25,6 @@ MEMORY = 768 * 1024 * 1024
 # The largest images took up to 2 s of CPU, of which a process this nice may get a tenth.
 SECONDS = 30.0
 MOST_WAITING = 32
-_RETRY_AFTER_SECONDS = 2.0
 _START_SECONDS = 30.0
 # How long a process that hangs up has to end by itself, so that its exit status tells why.
 _END_SECONDS = 1.0
@@ -40,13 +39,11 @@ class WorkshopBusy(Exception):
 
     Args:
         text: A sentence for the person who uploads it.
-        retry_after: Seconds after which trying again may help.
     """
 
-    def __init__(self, text: str, retry_after: float = _RETRY_AFTER_SECONDS) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
-        self.retry_after = retry_after
 
 
 class WorkshopFailed(Exception):
@@ -54,11 +51,13 @@ class WorkshopFailed(Exception):
 
     Args:
         text: A sentence for the person who uploads it, naming what to change.
+        took_too_much: Whether it was time or memory.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, took_too_much: bool) -> None:
         super().__init__(text)
         self.text = text
+        self.took_too_much = took_too_much
 
 
 class Workshop:
@@ -87,7 +86,7 @@ class Workshop:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="workshop")
         self._closed = False
 
-    async def process(self, data: bytes, declared: str) -> Processed:
+    async def process(self, data: bytes | bytearray, declared: str) -> Processed:
         """As `images.process`. An image whose call is cancelled while it waits is not processed.
 
         Raises:
@@ -142,15 +141,16 @@ class _Worker:
         # Held while a process is started, so that none is after `close`.
         self._lock = threading.Lock()
 
-    def process(self, data: bytes, declared: str) -> Processed:
+    def process(self, data: bytes | bytearray, declared: str) -> Processed:
         """As `Workshop.process`; blocks."""
         process = self._ready()
         try:
-            return process.ask(wire.Request(data, declared), time.monotonic() + self._seconds)
+            return process.ask(data, declared, time.monotonic() + self._seconds)
         except TimeoutError:
-            raise self._failed(f"took more than {self._seconds:g} seconds", "is too slow to decode") from None
+            why = f"took more than {self._seconds:g} seconds"
+            raise self._failed(why, "is too slow to decode", took_too_much=True) from None
         except MemoryError:
-            raise self._failed("took too much memory", "takes too much memory") from None
+            raise self._failed("took too much memory", "takes too much memory", took_too_much=True) from None
         except (EOFError, OSError):
             process.wait(_END_SECONDS)
             raise self._failed("ended its process", "cannot be decoded") from None
@@ -194,12 +194,13 @@ class _Worker:
         process.expect_ready(time.monotonic() + _START_SECONDS)
         return process
 
-    def _failed(self, why: str, sentence: str) -> WorkshopBusy | WorkshopFailed:
+    def _failed(self, why: str, sentence: str, took_too_much: bool = False) -> WorkshopBusy | WorkshopFailed:
         status = self.end()
         if self._closed:
             return _closed()
         log.warning("image " + why, status=status)
-        return WorkshopFailed(f"The image {sentence}: save it again as a JPEG file, with fewer pixels.")
+        text = f"The image {sentence}: save it again as a JPEG file, with fewer pixels."
+        return WorkshopFailed(text, took_too_much)
 
 
 class _Process:
@@ -237,7 +238,7 @@ class _Process:
             return False
         return False
 
-    def ask(self, request: wire.Request, deadline: float) -> Processed:
+    def ask(self, data: bytes | bytearray, declared: str, deadline: float) -> Processed:
         """What it makes of an image.
 
         Raises:
@@ -245,8 +246,8 @@ class _Process:
             EOFError, OSError: It ended.
             ImageRefused, MemoryError, Malformed: As `wire.read_answer`.
         """
-        self._send(wire.request_header(request), deadline)
-        self._send(request.data, deadline)
+        self._send(wire.request_header(len(data), declared), deadline)
+        self._send(data, deadline)
         return wire.read_answer(lambda count: self._receive(count, deadline))
 
     def wait(self, seconds: float) -> None:
@@ -266,7 +267,7 @@ class _Process:
         self._socket.close()
         return status
 
-    def _send(self, data: bytes, deadline: float) -> None:
+    def _send(self, data: bytes | bytearray, deadline: float) -> None:
         self._set_deadline(deadline)
         self._socket.sendall(data)
 

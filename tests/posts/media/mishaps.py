@@ -124,11 +124,11 @@ class MortalStore(Store):
 class UncertainBlobs:
     """Real files, on a way to which anything may happen. Takes direct uploads, as S3 does."""
 
-    def __init__(self, files: FileBlobs, fate: Fate) -> None:
+    def __init__(self, files: FileBlobs, root: Path, fate: Fate) -> None:
         self._files = files
+        self._root = root
         self._fate = fate
 
-    serves_files = None
     url_seconds = None
 
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
@@ -152,13 +152,11 @@ class UncertainBlobs:
         await self._fate.moment()
         for stored in self._files.folders():
             if stored.name == folder:
-                await self._files.delete_blob(folder, min(stored.blobs))
+                # As a deletion that ends in the middle.
+                (self._root / folder / min(stored.blobs)).unlink(missing_ok=True)
         await self._fate.moment()
         await self._files.delete(folder)
         await self._fate.moment()
-
-    async def delete_blob(self, folder: str, name: str) -> None:
-        await self._files.delete_blob(folder, name)
 
     def folders(self) -> Iterator[StoredFolder]:
         return self._files.folders()
@@ -181,11 +179,11 @@ class Process:
         media, posts: Its calls.
     """
 
-    def __init__(self, path: Path, files: FileBlobs, workshop: Workshop, fate: Fate) -> None:
+    def __init__(self, path: Path, files: FileBlobs, root: Path, workshop: Workshop, fate: Fate) -> None:
         self.fate = fate
         self.store = MortalStore(path, fate)
         self.store.write_now(events.begin)
-        self.blobs = UncertainBlobs(files, fate)
+        self.blobs = UncertainBlobs(files, root, fate)
         replies, messages = Replies(self.store, _KEY), Messages(self.blobs)
         self.studio = Studio(self.store, self.blobs, workshop)
         self.media = MediaServicer(self.store, replies, self.blobs, self.studio, messages)
@@ -268,7 +266,7 @@ class Premises:
         return result
 
     def begin_process(self) -> Process:
-        process = Process(self.path, self.files, self._workshop, Fate(self.late))
+        process = Process(self.path, self.files, self.root, self._workshop, Fate(self.late))
         self._processes.append(process)
         return process
 

@@ -106,7 +106,6 @@ def hidden(root: Path) -> list[str]:
 
 
 async def test_addresses_are_those_of_the_served_folder(store: FileBlobs, root: Path) -> None:
-    assert store.serves_files == root
     assert store.url(FOLDER, "320.webp") == f"http://127.0.0.1:8080/media/{FOLDER}/320.webp"
     assert store.upload_target(FOLDER, "upload", "image/png", 5, 60) is None
     await store.put(FOLDER, blobs(b"x"))

@@ -56,10 +56,8 @@ def add_image(db: Database, folder: str) -> None:
         ).execute()
 
 
-def file_in(blobs: FileBlobs, folder: str) -> None:
+def file_in(root: Path, folder: str) -> None:
     """Store a blob without waiting for the disk."""
-    root = blobs.serves_files
-    assert root is not None
     (root / folder).mkdir()
     (root / folder / "4.webp").write_bytes(b"x")
 
@@ -68,7 +66,7 @@ def file_in(blobs: FileBlobs, folder: str) -> None:
     ("stored", "images", "held"), [(0.9, 0.8, 0.1), (0, 1, 0), (1, 0, 0), (0.1, 0.3, 1), (1, 1, 0)]
 )
 def test_every_folder_is_met_once_and_in_order(
-    store: Store, blobs: FileBlobs, stored: float, images: float, held: float
+    store: Store, blobs: FileBlobs, tmp_path: Path, stored: float, images: float, held: float
 ) -> None:
     """However many of them are on either side: both are read some at a time."""
     chance = random.Random(1)
@@ -80,7 +78,7 @@ def test_every_folder_is_met_once_and_in_order(
             is_stored, is_image = chance.random() < stored, chance.random() < images
             is_held = not is_image and chance.random() < held
             if is_stored:
-                file_in(blobs, folder)
+                file_in(tmp_path / "media", folder)
             if is_image:
                 add_image(db, folder)
             if is_held:
@@ -98,7 +96,7 @@ def test_every_folder_is_met_once_and_in_order(
     assert met == list(expected.items())
 
 
-def test_what_became_an_image_after_it_was_listed_is_known(store: Store, blobs: FileBlobs) -> None:
+def test_what_became_an_image_after_it_was_listed_is_known(store: Store, blobs: FileBlobs, tmp_path: Path) -> None:
     for number in range(3):
         asyncio.run(blobs.put(folder_named(number), [Blob("4.webp", "image/webp", b"x")]))
     listing = iter(list(blobs.folders()))
@@ -111,9 +109,7 @@ def test_what_became_an_image_after_it_was_listed_is_known(store: Store, blobs: 
             store.write_now(add_image, folder_named(0))
             store.write_now(discards.hold, folder_named(1), 1, now() + DAY)
 
-    root = blobs.serves_files
-    assert root is not None
-    with closing(Listed(root, "")) as late:
+    with closing(Listed(tmp_path / "media", "")) as late:
         unknown = [entry.folder for entry in inventory.entries(store, late) if entry.unknown]
 
     assert unknown == [folder_named(2)]
@@ -132,11 +128,11 @@ def test_only_what_is_unknown_is_discarded_and_what_is_held_stays_held(store: St
     assert store.read_now(inventory.known_among, [image, held, unknown]) == [image, unknown]
 
 
-def test_a_blob_that_is_missing_is_named(store: Store, blobs: FileBlobs) -> None:
+def test_a_blob_that_is_missing_is_named(store: Store, blobs: FileBlobs, tmp_path: Path) -> None:
     whole, lost = map(folder_named, range(2))
     for folder in (whole, lost):
         store.write_now(add_image, folder)
-    file_in(blobs, whole)
+    file_in(tmp_path / "media", whole)
 
     missing = {entry.folder: entry.missing for entry in inventory.entries(store, blobs)}
 

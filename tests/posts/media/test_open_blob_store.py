@@ -11,6 +11,7 @@ import pytest
 
 from chassis.settings import SettingError, from_environment
 from services.posts.media.blob_store import BlobStore, open_blob_store
+from services.posts.media.file_blobs import FileBlobs
 from services.posts.media.s3_blobs import S3Blobs
 from tests.posts.media.s3_server import without_credentials
 
@@ -24,14 +25,15 @@ def opened(**environment: str) -> BlobStore:
 
 def test_images_are_kept_beside_the_databases_by_default(tmp_path: Path) -> None:
     with closing(opened(INSTA_DATA=str(tmp_path / "var"))) as store:
-        assert store.serves_files == tmp_path / "var" / "media"
+        assert isinstance(store, FileBlobs)
+        assert (tmp_path / "var" / "media").is_dir()
         assert store.url(FOLDER, "320.webp") == f"{SERVED}/{FOLDER}/320.webp"
 
 
 def test_settings_name_the_folder_and_its_addresses(tmp_path: Path) -> None:
     public = "https://images.example.com/"
     with closing(opened(INSTA_MEDIA_URL=f"file:{tmp_path}/images", INSTA_MEDIA_PUBLIC_URL=public)) as store:
-        assert store.serves_files == tmp_path / "images"
+        assert (tmp_path / "images").is_dir()
         assert store.url(FOLDER, "320.webp") == f"https://images.example.com/{FOLDER}/320.webp"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
@@ -32,7 +33,7 @@ async def refused(call: Any) -> errors.Error:
 
 def full(room: Room, owner_id: int, size: int) -> errors.Error:
     """How a room refuses an upload. It must."""
-    with pytest.raises(errors.ResourceExhausted) as caught, room.entered(owner_id), room.memory() as take:
+    with pytest.raises(errors.ResourceExhausted) as caught, room.memory(owner_id) as take:
         take(size)
     return caught.value
 
@@ -42,7 +43,9 @@ def unlimited(size: int) -> None:
 
 
 async def test_chunks_become_a_file() -> None:
-    assert await receive(stream(b"a", b"bc", b"def"), 6, unlimited) == b"abcdef"
+    received = await receive(stream(b"a", b"bc", b"def"), 6, unlimited)
+
+    assert (bytes(received.data), received.sha256) == (b"abcdef", hashlib.sha256(b"abcdef").digest())
 
 
 @pytest.mark.parametrize("parts", [(), (b"a",), (b"a", b"b")])
@@ -93,56 +96,51 @@ async def test_a_cancelled_upload_is_cancelled() -> None:
         await receiving
 
 
-def test_one_person_uploads_four_files_at_once() -> None:
-    room = Room()
-    with ExitStack() as under_way:
-        for _ in range(4):
-            under_way.enter_context(room.entered(1))
-
-        failed = full(room, 1, 1)
-        with room.entered(2), room.memory() as take:
-            take(1)
-
-    assert (failed.code.name, failed.reason_name) == ("RESOURCE_EXHAUSTED", "UPLOADS_BUSY")
-    assert failed.retry_after == 2
-    with room.entered(1), room.memory() as take:
-        take(1)
-
-
 def test_all_together_upload_as_much_as_there_is_room_for() -> None:
     room = Room()
     with ExitStack() as under_way:
-        for _ in range(8):
-            under_way.enter_context(room.memory())(20 * MIB)
+        for owner_id in range(8):
+            under_way.enter_context(room.memory(owner_id))(20 * MIB)
 
-        failed = full(room, 1, 1)
+        failed = full(room, 8, 1)
 
     assert (failed.code.name, failed.reason_name) == ("RESOURCE_EXHAUSTED", "UPLOADS_BUSY")
     assert failed.retry_after == 2
-    with room.memory() as take:
-        take(160 * MIB)
-        assert full(room, 1, 1).reason_name == "UPLOADS_BUSY"
+    with room.memory(8) as take:
+        take(20 * MIB)
+
+
+def test_nobody_takes_the_room_of_all_others() -> None:
+    room = Room()
+    with room.memory(1) as first, room.memory(1) as second, room.memory(2) as of_others:
+        first(20 * MIB)
+        with pytest.raises(errors.ResourceExhausted):
+            second(5 * MIB)
+        of_others(20 * MIB)
+
+    with room.memory(1) as take:
+        take(24 * MIB)
 
 
 def test_an_upload_that_fails_or_was_refused_leaves_its_room() -> None:
     room = Room()
     for _ in range(20):
-        full(room, 1, 161 * MIB)
-        with suppress(ValueError), room.entered(1), room.memory() as take:
-            take(100 * MIB)
+        full(room, 1, 25 * MIB)
+        with suppress(ValueError), room.memory(1) as take:
+            take(20 * MIB)
             raise ValueError
 
-    with room.entered(1), room.memory() as take:
-        take(160 * MIB)
+    with room.memory(1) as take:
+        take(24 * MIB)
 
 
 async def test_a_file_takes_memory_as_it_comes() -> None:
     room = Room()
-    with room.memory() as of_others:
-        of_others(160 * MIB - 10)
-        with room.memory() as take:
-            assert await receive(stream(b"12345", b"67890"), 10, take) == b"1234567890"
-        with room.memory() as take:
+    with room.memory(1) as of_another:
+        of_another(24 * MIB - 10)
+        with room.memory(1) as take:
+            assert (await receive(stream(b"12345", b"67890"), 10, take)).data == b"1234567890"
+        with room.memory(1) as take:
             failed = await refused(receive(stream(b"12345", b"67890", b"!"), 20 * MIB, take))
 
     assert failed.reason_name == "UPLOADS_BUSY"

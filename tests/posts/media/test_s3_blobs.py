@@ -243,7 +243,6 @@ def test_addresses_at_amazon_name_the_bucket_and_its_region(
             f"https://{BUCKET}.s3.eu-west-1.amazonaws.com/posts/{FOLDER}/320.webp?X-Amz-Algorithm=AWS4"
         )
         assert store.upload_target(FOLDER, "upload", "image/png", 5, 60) is not None
-        assert store.serves_files is None
 
 
 async def test_an_upload_is_taken_as_it_was_promised_and_in_no_other_way(store: S3Blobs) -> None:

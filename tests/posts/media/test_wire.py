@@ -51,7 +51,7 @@ def test_what_is_said_is_understood() -> None:
     request = wire.Request(b"data", "image/png")
     refusal = ImageRefused(Reason.DAMAGED, "The file is damaged: save it again.")
 
-    assert wire.read_request(_reader(wire.request_header(request) + request.data)) == request
+    assert wire.read_request(_reader(wire.request_header(4, request.declared) + request.data)) == request
     assert wire.read_answer(_reader(_ANSWER)) == _PROCESSED
     with pytest.raises(ImageRefused) as caught:
         wire.read_answer(_reader(wire.refused(refusal)))

@@ -204,10 +204,9 @@ async def test_a_full_workshop_refuses_at_once_and_the_others_come_in_their_orde
                 call.add_done_callback(lambda _, number=number: finished.append(number))
             await _until(lambda: (workshop.busy, workshop.waiting) == (1, 2))
 
-            with pytest.raises(WorkshopBusy) as caught:
+            with pytest.raises(WorkshopBusy):
                 await asyncio.wait_for(workshop.process(_SMALL, _JPEG), 0.5)
 
-            assert caught.value.retry_after > 0
         await asyncio.gather(*calls)
         assert finished == [0, 1, 2]
         assert (workshop.busy, workshop.waiting) == (0, 0)
@@ -404,7 +403,7 @@ async def test_a_process_that_takes_too_long_ends_also_if_nobody_else_looks() ->
     with ours, theirs, _popen(*arguments, stdin=theirs.fileno()) as worker:
         try:
             data = _largest()
-            ours.sendall(wire.request_header(wire.Request(data, "image/webp")) + data)
+            ours.sendall(wire.request_header(len(data), "image/webp") + data)
             await _until(lambda: _is_decoding_the_largest(worker.pid))
             # However quick it is.
             worker.send_signal(signal.SIGSTOP)
