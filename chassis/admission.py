@@ -18,11 +18,13 @@ class Admission:
 
     Args:
         limit: How many calls may be under way at once.
+        within: Whose calls they are as well.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, within: Admission | None = None) -> None:
         self.limit = limit
         self.under_way = 0
+        self._within = within
 
     def enter(self) -> None:
         """Let one more call in, which must leave again.
@@ -32,10 +34,14 @@ class Admission:
         """
         if self.under_way >= self.limit:
             raise overloaded(f"{self.limit} calls are under way, which is all that this server admits")
+        if self._within is not None:
+            self._within.enter()
         self.under_way += 1
 
     def leave(self) -> None:
         self.under_way -= 1
+        if self._within is not None:
+            self._within.leave()
 
 
 class PerPerson:

@@ -50,7 +50,7 @@ _UNPRINTABLE = re.compile("[^ -~]")
 # Streams of health and reflection stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
 _MAX_WAITING = 10_000
-# Of the calls that are let in at once, so many less may be answered by a stream.
+# Of the calls that are let in at once, one of so many may be answered by a stream.
 _DOWNLOADS_SHARE = 8
 # More of them save less and less, and each looks how long its calls wait, which is a call as well.
 _ACCEPTORS = 4
@@ -160,7 +160,7 @@ class Server:
         own = endpoints_of(infrastructure, verifier, metrics, admission=None)
         most_calls = int(admission.limit) * _BACKSTOP_FACTOR
         # What a client may be slow to read is not to take the places of all other calls, nor all memory.
-        downloads = Admission(max(admission.limit // _DOWNLOADS_SHARE, 1))
+        downloads = Admission(max(admission.limit // _DOWNLOADS_SHARE, 1), admission)
         for endpoint in endpoints.values():
             if endpoint.streams_responses and endpoint.admission is admission:
                 endpoint.admission = downloads

@@ -169,7 +169,7 @@ def _web_server(settings: Settings, services: Iterable[Service], *, shares_port:
     check_exposure(settings, settings.media_listen, encrypted=tls.public(settings) is not None)
     if settings.media_listen.rpartition(":")[0] in _ALL_ADDRESSES and not settings.media_public_url:
         raise click.ClickException(
-            f"INSTA_MEDIA_LISTEN={settings.media_listen} names no address from which clients could load images. Say which"
+            f"INSTA_MEDIA_LISTEN={settings.media_listen} names no address from which clients can load images. Say which"
             " does: INSTA_MEDIA_PUBLIC_URL=http://HOST:PORT/media"
         )
     try:

@@ -633,6 +633,19 @@ async def test_more_streams_than_are_admitted_are_refused(kind: str, issuer: Iss
         assert await peer.media.UploadMedia(chunks(1), metadata=token) == Chunk(number=1)
 
 
+async def test_downloads_take_a_share_of_the_places(issuer: Issuer, token: Any) -> None:
+    async with media_running("remote", issuer, max_calls=8) as peer:
+        under_way = begin(peer, "DownloadMedia", metadata=token)
+        await peer.servicer.begun.acquire()
+
+        refused = await failure(outcome(begin(peer, "DownloadMedia", metadata=token)))
+
+        assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+        assert await peer.media.UploadMedia(chunks(1), metadata=token) == Chunk(number=1)
+        under_way.cancel()
+        await nothing_is_under_way(peer)
+
+
 async def test_streams_are_refused_before_they_begin_while_calls_wait_too_long(issuer: Issuer, token: Any) -> None:
     # However short calls wait: it is too long.
     async with media_running("remote", issuer, longest_wait=-1) as peer:
@@ -852,7 +865,7 @@ async def test_streams_to_a_service_that_is_away_are_unavailable(issuer: Issuer,
 async def test_a_client_that_names_no_deadline_gets_one_but_for_health(
     issuer: Issuer, token: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "DEFAULT_DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(server, "LONGEST_STREAM_SECONDS", 0.3)
     async with media_running("remote", issuer) as peer, grpc.aio.insecure_channel(peer.address, LONE) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         await watch.read()
