@@ -77,8 +77,12 @@ class Pager:
         page = list(rows[:size])
         if len(rows) <= size:
             return page, ""
-        packed = struct.pack(">q", row_id(page[-1]))
-        return page, _encoded(packed + self._mac(packed, request))
+        return page, self.token(request, row_id(page[-1]))
+
+    def token(self, request: message.Message, last_id: int) -> str:
+        """The token of the page that begins after a row: of one that ends there sooner than `page` says."""
+        packed = struct.pack(">q", last_id)
+        return _encoded(packed + self._mac(packed, request))
 
     def _mac(self, packed: bytes, request: message.Message) -> bytes:
         arguments = type(request)()

@@ -23,6 +23,9 @@ from chassis.call import (
 DEFAULT_TIMEOUT_SECONDS = 10.0
 # A part that is started again is there within this time; of one that is away for longer calls are to hear at once.
 PATIENCE_SECONDS = 3.0
+# Above all that a part answers: how much a client can be sent is for who answers it to mind, not a reason for parts to
+# fail on each other.
+_MOST_BYTES = 16 * 1024 * 1024
 
 
 class RemoteChannel:
@@ -52,6 +55,7 @@ class RemoteChannel:
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", service_config.between_parts(services)),
             ("grpc.enable_retries", 1),
+            ("grpc.max_receive_message_length", _MOST_BYTES),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.initial_reconnect_backoff_ms", 100),

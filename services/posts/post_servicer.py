@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf import message
+
+from chassis import errors
 from chassis.call import caller
+from chassis.errors import Reason
 from chassis.masks import masked
 from chassis.paging import Pager
 from chassis.replay import Replies
@@ -12,7 +16,7 @@ from chassis.store import Database, Store
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from services.posts import erasure, feed, posts
 from services.posts.media import records
-from services.posts.messages import Messages
+from services.posts.messages import Messages, fitting
 
 
 class PostServicer(posts_pb2_grpc.PostServiceServicer):
@@ -34,14 +38,17 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
 
     async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
         post = await self._store.read(posts.get, request.post_id)
-        (message,) = await self._with_media([post])
-        return posts_pb2.GetPostResponse(post=message)
+        (found,) = await self._with_media([post])
+        return posts_pb2.GetPostResponse(post=found)
 
     async def BatchGetPosts(
         self, request: posts_pb2.BatchGetPostsRequest, context: object
     ) -> posts_pb2.BatchGetPostsResponse:
-        found = await self._store.read(posts.batch, request.post_ids)
-        return posts_pb2.BatchGetPostsResponse(posts=await self._with_media(found))
+        found = await self._with_media(await self._store.read(posts.batch, request.post_ids))
+        if fitting(found) < len(found):
+            text = f"the {len(found)} posts are too large for one answer: ask for fewer at once, half of them or so"
+            raise errors.ResourceExhausted(Reason.REASON_ANSWER_TOO_LARGE, text)
+        return posts_pb2.BatchGetPostsResponse(posts=found)
 
     async def ListPostsByAuthor(
         self, request: posts_pb2.ListPostsByAuthorRequest, context: object
@@ -49,8 +56,8 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         found = await self._store.read(
             posts.by_author, request.author_id, self._pager.start(request), self._pager.size(request) + 1
         )
-        page, token = self._pager.page(request, found, lambda post: post.id)
-        return posts_pb2.ListPostsByAuthorResponse(posts=await self._with_media(page), next_page_token=token)
+        page, token = await self._page(request, found)
+        return posts_pb2.ListPostsByAuthorResponse(posts=page, next_page_token=token)
 
     async def ListPostsByAuthors(
         self, request: posts_pb2.ListPostsByAuthorsRequest, context: object
@@ -60,8 +67,8 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         found = await self._store.read(
             feed.by_authors, request.author_ids, self._pager.start(anybody), self._pager.size(anybody) + 1
         )
-        page, token = self._pager.page(anybody, found, lambda post: post.id)
-        return posts_pb2.ListPostsByAuthorsResponse(posts=await self._with_media(page), next_page_token=token)
+        page, token = await self._page(anybody, found)
+        return posts_pb2.ListPostsByAuthorsResponse(posts=page, next_page_token=token)
 
     async def BatchCountPosts(
         self, request: posts_pb2.BatchCountPostsRequest, context: object
@@ -98,6 +105,18 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
     async def GetErasure(self, request: posts_pb2.GetErasureRequest, context: object) -> posts_pb2.GetErasureResponse:
         erased, left = await self._store.read_long(erasure.left_of, request.user_id)
         return posts_pb2.GetErasureResponse(erased=erased, left=left)
+
+    async def _page(
+        self, request: message.Message, found: Sequence[posts.PostRow]
+    ) -> tuple[Sequence[posts_pb2.Post], str]:
+        """A page of the posts that were found, as many as an answer has room for, and the token of the next."""
+        rows, token = self._pager.page(request, found, lambda post: post.id)
+        page = await self._with_media(rows)
+        room = fitting(page)
+        if room < len(page):
+            page = page[:room]
+            token = self._pager.token(request, page[-1].id)
+        return page, token
 
     async def _with_media(self, found: Sequence[posts.PostRow]) -> list[posts_pb2.Post]:
         media = await self._store.read(records.of_posts, [post.id for post in found])

@@ -142,6 +142,17 @@ async def test_a_call_answers(peer: Peer, token: Any) -> None:
     assert await call == response
 
 
+async def test_an_answer_may_be_larger_than_a_client_receives(peer: Peer, token: Any) -> None:
+    large = posts_pb2.GetPostResponse(post=posts_pb2.Post(description="a" * 5 * 1024 * 1024))
+
+    async def script(request: Any) -> Any:
+        return large
+
+    peer.servicer.script = script
+
+    assert await peer.posts.GetPost(REQUEST, metadata=token) == large
+
+
 async def test_the_handler_knows_the_caller_and_the_method(peer: Peer, token: Any) -> None:
     async def script(request: Any) -> Any:
         call = call_under_way()

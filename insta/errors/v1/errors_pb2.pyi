@@ -124,6 +124,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """UNAVAILABLE: the store of the images cannot be reached. google.rpc.RetryInfo says when to come back."""
     REASON_INTERNAL: _Reason.ValueType  # 70
     """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
+    REASON_ANSWER_TOO_LARGE: _Reason.ValueType  # 71
+    """RESOURCE_EXHAUSTED: all that was asked for together is larger than gRPC's clients can receive. Ask for fewer at once."""
     REASON_IMAGE_FORMAT_UNKNOWN: _Reason.ValueType  # 80
     """INVALID_ARGUMENT: the file is no JPEG, PNG, WebP, AVIF or GIF."""
     REASON_IMAGE_FORMAT_DIFFERS: _Reason.ValueType  # 81
@@ -244,6 +246,8 @@ REASON_MEDIA_STORE_UNAVAILABLE: Reason.ValueType  # 69
 """UNAVAILABLE: the store of the images cannot be reached. google.rpc.RetryInfo says when to come back."""
 REASON_INTERNAL: Reason.ValueType  # 70
 """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
+REASON_ANSWER_TOO_LARGE: Reason.ValueType  # 71
+"""RESOURCE_EXHAUSTED: all that was asked for together is larger than gRPC's clients can receive. Ask for fewer at once."""
 REASON_IMAGE_FORMAT_UNKNOWN: Reason.ValueType  # 80
 """INVALID_ARGUMENT: the file is no JPEG, PNG, WebP, AVIF or GIF."""
 REASON_IMAGE_FORMAT_DIFFERS: Reason.ValueType  # 81

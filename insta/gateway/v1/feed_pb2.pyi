@@ -28,7 +28,7 @@ class ListHomeFeedRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many posts: 1 to 100, 20 if it is 0."""
+    """At most this many posts: 1 to 100, 20 if it is 0. Fewer, if they are so large that no more fit into one answer."""
     page_token: _builtins.str
     """`next_page_token` of the page before. Empty: the first page."""
     def __init__(

@@ -204,7 +204,7 @@ class ListProfilePostsRequest(_message.Message):
     user_id: _builtins.int
     """The person's id."""
     page_size: _builtins.int
-    """At most this many posts: 1 to 100, 20 if it is 0."""
+    """At most this many posts: 1 to 100, 20 if it is 0. Fewer, if they are so large that no more fit into one answer."""
     page_token: _builtins.str
     """`next_page_token` of the page before; the other fields but `page_size` as in the call before. Empty: the first page."""
     def __init__(

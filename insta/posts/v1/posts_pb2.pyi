@@ -253,7 +253,7 @@ class ListPostsByAuthorRequest(_message.Message):
     author_id: _builtins.int
     """The author's id."""
     page_size: _builtins.int
-    """At most this many posts: 1 to 100, 20 if it is 0."""
+    """At most this many posts: 1 to 100, 20 if it is 0. Fewer, if they are so large that no more fit into one answer."""
     page_token: _builtins.str
     """`next_page_token` of the page before; the other fields but `page_size` as in the call before. Empty: the first page."""
     def __init__(
@@ -309,7 +309,7 @@ class ListPostsByAuthorsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many posts: 1 to 100, 20 if it is 0."""
+    """At most this many posts: 1 to 100, 20 if it is 0. Fewer, if they are so large that no more fit into one answer."""
     page_token: _builtins.str
     """`next_page_token` of the page before; the other fields may differ. Empty: the first page."""
     @_builtins.property

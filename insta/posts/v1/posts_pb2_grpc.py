@@ -102,7 +102,8 @@ class PostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetPosts(self, request, context):
-        """Reads many posts. Unknown ids are left out.
+        """Reads many posts. Unknown ids are left out. RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE) if they are so large, for their many
+        images, that one answer cannot hold them: ask for fewer at once. Up to 10 always fit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

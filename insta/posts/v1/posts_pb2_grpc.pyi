@@ -23,7 +23,9 @@ class PostServiceStub:
     GetPost: _aio.UnaryUnaryMultiCallable[_posts_pb2.GetPostRequest, _posts_pb2.GetPostResponse]
     """Reads one post. NOT_FOUND (POST_NOT_FOUND) if there is none with this id."""
     BatchGetPosts: _aio.UnaryUnaryMultiCallable[_posts_pb2.BatchGetPostsRequest, _posts_pb2.BatchGetPostsResponse]
-    """Reads many posts. Unknown ids are left out."""
+    """Reads many posts. Unknown ids are left out. RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE) if they are so large, for their many
+    images, that one answer cannot hold them: ask for fewer at once. Up to 10 always fit.
+    """
     ListPostsByAuthor: _aio.UnaryUnaryMultiCallable[_posts_pb2.ListPostsByAuthorRequest, _posts_pb2.ListPostsByAuthorResponse]
     """Lists the posts of one author, newest first. Empty for an author without posts, and for nobody.
     INVALID_ARGUMENT (INVALID_PAGE_TOKEN) for a token of another list.
@@ -74,7 +76,9 @@ class PostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _posts_pb2.BatchGetPostsRequest,
         context: _aio.ServicerContext[_posts_pb2.BatchGetPostsRequest, _abc.Awaitable[_posts_pb2.BatchGetPostsResponse]],
     ) -> _abc.Awaitable[_posts_pb2.BatchGetPostsResponse]:
-        """Reads many posts. Unknown ids are left out."""
+        """Reads many posts. Unknown ids are left out. RESOURCE_EXHAUSTED (ANSWER_TOO_LARGE) if they are so large, for their many
+        images, that one answer cannot hold them: ask for fewer at once. Up to 10 always fit.
+        """
 
     @_abc_1.abstractmethod
     def ListPostsByAuthor(
