@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import traceback
 from pathlib import Path
 
 import uvicorn
@@ -187,8 +188,14 @@ def _failing_well(app: ASGIApp) -> ASGIApp:
 
         try:
             await app(scope, receive, begin)
-        except Exception:
-            log.error("request failed", path=scope["path"], exc_info=True)
+        except Exception as failure:
+            # Neither the path nor what the exception says of it: who knows an address may fetch what is there.
+            log.error(
+                "request failed",
+                failure=type(failure).__name__,
+                errno=getattr(failure, "errno", None),
+                at=[f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(failure.__traceback__)],
+            )
             if begun:
                 # uvicorn ends the connection.
                 raise
