@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -15,6 +18,7 @@ from structlog.testing import capture_logs
 
 from chassis import web
 from chassis.web import WebServer
+from tests.certificates import Authority
 from tests.http import Connection, ask, connected
 
 # More than the buffers of the system between two sockets take.
@@ -40,8 +44,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def listening(address: str = "127.0.0.1:0") -> AsyncIterator[WebServer]:
-    server = WebServer(app, address)
+async def listening(address: str = "127.0.0.1:0", certificate: Path | None = None) -> AsyncIterator[WebServer]:
+    """A server.
+
+    Args:
+        certificate: The folder of one, with which it is to encrypt.
+    """
+    files = (None, None) if certificate is None else (certificate / "tls.crt", certificate / "tls.key")
+    server = WebServer(app, address, certificate=files[0], key=files[1])
     server.start()
     try:
         yield server
@@ -66,6 +76,25 @@ def ended(connection: Connection) -> bool:
     except EOFError:
         return True
     return False
+
+
+@contextmanager
+def connected_from(source: str, address: str) -> Iterator[Connection]:
+    """A connection to host:port from another address of this machine."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), 30, (source, 0)) as made:
+        yield Connection(made)
+
+
+async def until_answered(address: str) -> None:
+    """Wait until the server has noticed that a place is free."""
+    async with asyncio.timeout(10):
+        while True:
+            with connected(address) as again:
+                again.send("/")
+                if again.answer().status == 200:
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def test_it_answers_on_a_thread_of_its_own() -> None:
@@ -170,13 +199,86 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert refused.body
                 # Those that are there notice nothing.
                 assert [first.ask("/").status, second.ask("/").status] == [200, 200]
+            await until_answered(server.address)
+
+
+async def test_one_address_does_not_take_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_MOST_OF_ONE_PEER", 2)
+    async with listening() as server:
+        with connected(server.address) as first, connected(server.address) as second:
+            assert [first.ask("/").status, second.ask("/").status] == [200, 200]
+            with connected(server.address) as third:
+                refused = third.answer()
+                assert third.has_ended()
+            assert (refused.status, refused.headers["connection"]) == (503, "close")
+            assert b"your address" in refused.body
+            with connected_from("127.0.0.2", server.address) as other:
+                assert other.ask("/").status == 200
+            assert [first.ask("/").status, second.ask("/").status] == [200, 200]
+        await until_answered(server.address)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%lo", "fe80::2%lo", True),
+    ],
+)
+def test_a_client_of_ipv6_has_many_addresses(one: str, other: str, same: bool) -> None:
+    assert (web._peer(one) == web._peer(other)) is same
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return Authority().issue(tmp_path / "tls", "images.example")
+
+
+async def test_who_does_not_begin_to_encrypt_has_a_place_all_the_same_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setattr(web, "_MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(web, "_LONGEST_HANDSHAKE_SECONDS", 1.0)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
+
+    def ask_encrypted(address: str) -> bytes:
+        with connected(address, trusting, "images.example") as connection:
+            return connection.ask("/").body
+
+    async with listening(certificate=certificate) as server:
+        with connected(server.address) as silent, connected(server.address) as slow:
+            slow.socket.sendall(b"\x16\x03\x01")
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await THREADS(ask_encrypted, server.address)
             async with asyncio.timeout(10):
-                while True:
-                    with connected(server.address) as again:
-                        again.send("/")
-                        if again.answer().status == 200:
-                            break
-                    await asyncio.sleep(0.02)
+                assert await THREADS(silent.has_ended)
+                assert await THREADS(slow.has_ended)
+            assert await THREADS(ask_encrypted, server.address) == b"here"
+
+
+async def test_a_stop_lets_nobody_in_who_has_not_begun_to_encrypt(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setattr(web, "_LONGEST_HANDSHAKE_SECONDS", 60.0)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
+    async with listening(certificate=certificate) as server:
+        with (
+            connected(server.address) as silent,
+            connected(server.address, trusting, "images.example") as busy,
+        ):
+            busy.send("/pieces")
+            busy.put_back(busy.socket.recv(1))
+            stopping = asyncio.create_task(server.stop(30))
+            async with asyncio.timeout(10):
+                assert await THREADS(silent.has_ended)
+            assert not stopping.done()
+            assert (await THREADS(busy.answer)).body == LARGE
+            await stopping
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.http import Connection, ask, connected
+from tests.people import until
 from tests.running import RunningSuite
 
 IMAGE = os.urandom(200_000)
@@ -361,6 +363,28 @@ def test_an_image_that_cannot_be_read_is_a_failure_that_tells_nothing(
     assert [line for line in said.splitlines() if '"request failed"' in line and f'"errno": {errno.EMFILE}' in line]
     assert folder.name not in said
     assert connection.ask(path).body == IMAGE
+
+
+async def test_who_comes_while_no_connection_can_be_accepted_waits(together: RunningSuite, folder: Folder) -> None:
+    path = folder.add("320.webp")
+    assert together.process is not None
+    assert together.log is not None
+    log = together.log
+
+    async def is_told() -> bool:
+        return '"no connection can be accepted"' in log.read_text()
+
+    # It has begun to accept.
+    assert ask(folder.address, path).body == IMAGE
+    with ExitStack() as clients:
+        with no_descriptor_left(together.process.pid):
+            connection = clients.enter_context(connected(folder.address))
+            connection.send(path)
+            await until(is_told)
+
+        assert (await asyncio.to_thread(connection.answer)).body == IMAGE
+    # It does not try without end.
+    assert log.read_text().count('"no connection can be accepted"') < 30
 
 
 def test_an_image_that_becomes_shorter_is_not_told_of_in_the_log(
