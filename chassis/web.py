@@ -33,9 +33,11 @@ _KEEP_ALIVE_SECONDS = 5
 _LONGEST_HANDSHAKE_SECONDS = 5.0
 # While no descriptor is left for a connection.
 _ACCEPT_PAUSE_SECONDS = 0.2
-# For a request to come whole, and for an answer to be taken.
+# For a request to come whole.
 _LONGEST_REQUEST_SECONDS = 10.0
-_LONGEST_ANSWER_SECONDS = 120.0
+# For an answer to begin, and for each piece of it to be taken: at less than some 4 KB a second nobody sees images.
+_LONGEST_PIECE_SECONDS = 30.0
+_PIECE_BYTES = 64 * 1024
 _LARGEST_HEAD = 8 * 1024
 # What the thread takes to end once nothing is under way, at most.
 _END_SECONDS = 2.0
@@ -237,6 +239,8 @@ def _peer(host: str) -> bytes:
 class _Connection(H11Protocol):
     """A connection that nobody holds by being slow: uvicorn itself bounds only the time between two requests.
 
+    What an app sends at once is one piece, whatever its size.
+
     Attributes:
         is_made: Whether it was ready for a request once.
         ended: Set when it is no longer.
@@ -252,6 +256,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.is_made = True
+        transport.set_write_buffer_limits(_PIECE_BYTES)
         self._give(_LONGEST_REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -260,17 +265,23 @@ class _Connection(H11Protocol):
         self.ended.set()
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        # A piece was taken, if the connection has not just ended.
+        if not self.transport.is_closing():
+            self._give(_LONGEST_PIECE_SECONDS)
+
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
             # A request has come.
-            self._give(_LONGEST_ANSWER_SECONDS)
+            self._give(_LONGEST_PIECE_SECONDS)
 
     def on_response_complete(self) -> None:
         # All of the answer is written, and the last of it may have to wait here until the client takes it.
         waiting = self.transport.get_write_buffer_size()
-        self._give(_LONGEST_ANSWER_SECONDS if waiting else _LONGEST_REQUEST_SECONDS)
+        self._give(_LONGEST_PIECE_SECONDS if waiting else _LONGEST_REQUEST_SECONDS)
         # The next request may have come already: it is given its time.
         super().on_response_complete()
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -63,6 +64,11 @@ async def listening(address: str = "127.0.0.1:0", certificate: Path | None = Non
 async def server() -> AsyncIterator[WebServer]:
     async with listening() as started:
         yield started
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return Authority().issue(tmp_path / "tls", "images.example")
 
 
 def is_at_work(server: WebServer) -> bool:
@@ -165,7 +171,7 @@ async def test_a_request_that_does_not_come_to_its_end_is_given_up(monkeypatch: 
 
 
 async def test_an_answer_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_LONGEST_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(web, "_LONGEST_PIECE_SECONDS", 0.3)
     async with listening() as server:
         for path in ("/pieces", "/large"):
             with connected(server.address) as connection:
@@ -184,6 +190,29 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it(monkeypatch: pytest.Mon
                 connection.send(path)
                 await asyncio.sleep(0.6)
                 assert (await THREADS(connection.answer)).body == LARGE
+
+
+async def test_who_takes_an_answer_steadily_has_as_long_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setattr(web, "_LONGEST_PIECE_SECONDS", 1.2)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
+
+    def seconds_to_take(connection: Connection, pause: float) -> float:
+        connection.send("/pieces")
+        begin = time.monotonic()
+        assert connection.answer(pause=pause).body == LARGE
+        return time.monotonic() - begin
+
+    async with listening() as plain, listening(certificate=certificate) as encrypting:
+        with (
+            connected(plain.address) as one,
+            connected(encrypting.address, trusting, "images.example") as other,
+        ):
+            # What is encrypted comes in quarters.
+            taken = await asyncio.gather(THREADS(seconds_to_take, one, 0.005), THREADS(seconds_to_take, other, 0.00125))
+
+    assert min(taken) > 2
 
 
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,11 +263,6 @@ def test_a_client_of_ipv6_has_many_addresses(one: str, other: str, same: bool) -
     assert (web._peer(one) == web._peer(other)) is same
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    return Authority().issue(tmp_path / "tls", "images.example")
-
-
 async def test_who_does_not_begin_to_encrypt_has_a_place_all_the_same_and_not_for_long(
     monkeypatch: pytest.MonkeyPatch, certificate: Path
 ) -> None:
@@ -278,7 +302,7 @@ async def test_a_stop_lets_nobody_in_who_has_not_begun_to_encrypt(
                 assert await THREADS(silent.has_ended)
             assert not stopping.done()
             assert (await THREADS(busy.answer)).body == LARGE
-            await stopping
+        await stopping
 
 
 @pytest.mark.parametrize(
