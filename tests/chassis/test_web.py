@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -15,6 +19,7 @@ from structlog.testing import capture_logs
 
 from chassis import web
 from chassis.web import WebServer
+from tests.certificates import Authority
 from tests.http import Connection, ask, connected
 
 # More than the buffers of the system between two sockets take.
@@ -40,8 +45,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def listening(address: str = "127.0.0.1:0") -> AsyncIterator[WebServer]:
-    server = WebServer(app, address)
+async def listening(address: str = "127.0.0.1:0", certificate: Path | None = None) -> AsyncIterator[WebServer]:
+    """A server.
+
+    Args:
+        certificate: The folder of one, with which it is to encrypt.
+    """
+    files = (None, None) if certificate is None else (certificate / "tls.crt", certificate / "tls.key")
+    server = WebServer(app, address, certificate=files[0], key=files[1])
     server.start()
     try:
         yield server
@@ -55,6 +66,11 @@ async def server() -> AsyncIterator[WebServer]:
         yield started
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return Authority().issue(tmp_path / "tls", "images.example")
+
+
 def is_at_work(server: WebServer) -> bool:
     return f"web {server.address}" in {thread.name for thread in threading.enumerate()}
 
@@ -66,6 +82,25 @@ def ended(connection: Connection) -> bool:
     except EOFError:
         return True
     return False
+
+
+@contextmanager
+def connected_from(source: str, address: str) -> Iterator[Connection]:
+    """A connection to host:port from another address of this machine."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), 30, (source, 0)) as made:
+        yield Connection(made)
+
+
+async def until_answered(address: str) -> None:
+    """Wait until the server has noticed that a place is free."""
+    async with asyncio.timeout(10):
+        while True:
+            with connected(address) as again:
+                again.send("/")
+                if again.answer().status == 200:
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def test_it_answers_on_a_thread_of_its_own() -> None:
@@ -136,7 +171,7 @@ async def test_a_request_that_does_not_come_to_its_end_is_given_up(monkeypatch: 
 
 
 async def test_an_answer_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_LONGEST_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(web, "_LONGEST_PIECE_SECONDS", 0.3)
     async with listening() as server:
         for path in ("/pieces", "/large"):
             with connected(server.address) as connection:
@@ -157,6 +192,29 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it(monkeypatch: pytest.Mon
                 assert (await THREADS(connection.answer)).body == LARGE
 
 
+async def test_who_takes_an_answer_steadily_has_as_long_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setattr(web, "_LONGEST_PIECE_SECONDS", 1.2)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
+
+    def seconds_to_take(connection: Connection, pause: float) -> float:
+        connection.send("/pieces")
+        begin = time.monotonic()
+        assert connection.answer(pause=pause).body == LARGE
+        return time.monotonic() - begin
+
+    async with listening() as plain, listening(certificate=certificate) as encrypting:
+        with (
+            connected(plain.address) as one,
+            connected(encrypting.address, trusting, "images.example") as other,
+        ):
+            # What is encrypted comes in quarters.
+            taken = await asyncio.gather(THREADS(seconds_to_take, one, 0.005), THREADS(seconds_to_take, other, 0.00125))
+
+    assert min(taken) > 2
+
+
 async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_MOST_CONNECTIONS", 2)
     async with listening() as server:
@@ -170,13 +228,81 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert refused.body
                 # Those that are there notice nothing.
                 assert [first.ask("/").status, second.ask("/").status] == [200, 200]
+            await until_answered(server.address)
+
+
+async def test_one_address_does_not_take_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_MOST_OF_ONE_PEER", 2)
+    async with listening() as server:
+        with connected(server.address) as first, connected(server.address) as second:
+            assert [first.ask("/").status, second.ask("/").status] == [200, 200]
+            with connected(server.address) as third:
+                refused = third.answer()
+                assert third.has_ended()
+            assert (refused.status, refused.headers["connection"]) == (503, "close")
+            assert b"your address" in refused.body
+            with connected_from("127.0.0.2", server.address) as other:
+                assert other.ask("/").status == 200
+            assert [first.ask("/").status, second.ask("/").status] == [200, 200]
+        await until_answered(server.address)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%lo", "fe80::2%lo", True),
+    ],
+)
+def test_a_client_of_ipv6_has_many_addresses(one: str, other: str, same: bool) -> None:
+    assert (web._peer(one) == web._peer(other)) is same
+
+
+async def test_who_does_not_begin_to_encrypt_has_a_place_all_the_same_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setattr(web, "_MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(web, "_LONGEST_HANDSHAKE_SECONDS", 1.0)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
+
+    def ask_encrypted(address: str) -> bytes:
+        with connected(address, trusting, "images.example") as connection:
+            return connection.ask("/").body
+
+    async with listening(certificate=certificate) as server:
+        with connected(server.address) as silent, connected(server.address) as slow:
+            slow.socket.sendall(b"\x16\x03\x01")
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await THREADS(ask_encrypted, server.address)
             async with asyncio.timeout(10):
-                while True:
-                    with connected(server.address) as again:
-                        again.send("/")
-                        if again.answer().status == 200:
-                            break
-                    await asyncio.sleep(0.02)
+                assert await THREADS(silent.has_ended)
+                assert await THREADS(slow.has_ended)
+            assert await THREADS(ask_encrypted, server.address) == b"here"
+
+
+async def test_a_stop_lets_nobody_in_who_has_not_begun_to_encrypt(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setattr(web, "_LONGEST_HANDSHAKE_SECONDS", 60.0)
+    trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
+    async with listening(certificate=certificate) as server:
+        with (
+            connected(server.address) as silent,
+            connected(server.address, trusting, "images.example") as busy,
+        ):
+            busy.send("/pieces")
+            busy.put_back(busy.socket.recv(1))
+            stopping = asyncio.create_task(server.stop(30))
+            async with asyncio.timeout(10):
+                assert await THREADS(silent.has_ended)
+            assert not stopping.done()
+            assert (await THREADS(busy.answer)).body == LARGE
+        await stopping
 
 
 @pytest.mark.parametrize(
@@ -222,13 +348,18 @@ async def test_what_goes_wrong_is_not_kept_and_no_answer_can_do_anything_or_tell
         assert b"uvicorn" not in answer.body
 
 
-async def test_a_defect_is_logged_and_its_text_is_not_told(server: WebServer) -> None:
+async def test_a_defect_is_logged_and_neither_its_text_nor_the_address_is_told(server: WebServer) -> None:
+    """An address may be all that is needed to fetch what is there."""
     with capture_logs() as logs:
         answer = ask(server.address, "/defect")
 
     assert answer.status == 500
     assert b"secret" not in answer.body
-    assert [(line["event"], line["path"]) for line in logs] == [("request failed", "/defect")]
+    assert [(line["event"], line["failure"], line["errno"]) for line in logs] == [
+        ("request failed", "ValueError", None)
+    ]
+    assert "secret" not in str(logs)
+    assert "/defect" not in str(logs)
 
 
 async def test_a_stop_ends_what_is_idle_and_lets_what_is_under_way_end() -> None:

@@ -77,13 +77,13 @@ class FileBlobs:
         target = self._root / checked_folder(folder)
         for blob in blobs:
             checked_name(blob.name)
-        await self._run(lambda: self._put(target, blobs))
+        await self._run("put", lambda: self._put(target, blobs))
 
     async def read(self, folder: str, name: str) -> AsyncGenerator[bytes, None]:
         path = self._path(folder, name)
-        file = await self._run(lambda: _open(path))
+        file = await self._run("read", lambda: _open(path))
         try:
-            while chunks := await self._run(lambda: _next_chunks(file)):
+            while chunks := await self._run("read", lambda: _next_chunks(file)):
                 for chunk in chunks:
                     yield chunk
         finally:
@@ -91,18 +91,18 @@ class FileBlobs:
 
     async def fetch(self, folder: str, name: str, most: int) -> bytes:
         path = self._path(folder, name)
-        return await self._run(lambda: _fetch(path, most))
+        return await self._run("fetch", lambda: _fetch(path, most))
 
     async def delete(self, folder: str) -> None:
         target = self._root / checked_folder(folder)
-        await self._run(lambda: self._delete(target))
+        await self._run("delete", lambda: self._delete(target))
 
     def folders(self) -> Iterator[StoredFolder]:
         """As of `BlobStore`. The names of all folders are in memory at once: 90 bytes each."""
-        with _telling():
+        with _telling("list"):
             names = sorted(filter(is_folder, os.listdir(self._root)))
         for name in names:
-            with _telling():
+            with _telling("list"):
                 stored = _stored(self._root / name)
             if stored is not None:
                 yield stored
@@ -119,8 +119,8 @@ class FileBlobs:
     def _path(self, folder: str, name: str) -> Path:
         return self._root / checked_folder(folder) / checked_name(name)
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        with _telling():
+    async def _run(self, operation: str, work: Callable[[], Result]) -> Result:
+        with _telling(operation):
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _close_later(self, file: BinaryIO) -> None:
@@ -178,14 +178,15 @@ class FileBlobs:
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def _telling(operation: str) -> Iterator[None]:
     """Failures of the operating system become those of a store."""
     try:
         yield
     except OSError as failure:
         if failure.errno in _NO_SPACE:
             raise BlobStoreFull from None
-        log.error("files of images failed", error=failure.strerror, path=str(failure.filename))
+        # Not which file: who knows the name of a folder may see what is in it.
+        log.error("files of images failed", operation=operation, errno=failure.errno, error=failure.strerror)
         raise BlobStoreAway from None
 
 

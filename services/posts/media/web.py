@@ -148,7 +148,7 @@ class _FileResponse(Response):
             while more:
                 chunk = file.read(min(left, _CHUNK_BYTES))
                 if left and not chunk:
-                    raise EOFError(f"{scope['path']} has become shorter")
+                    raise EOFError("a file has become shorter")
                 left -= len(chunk)
                 more = left > 0
                 await send({"type": "http.response.body", "body": chunk, "more_body": more})

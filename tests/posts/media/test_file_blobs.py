@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
+import json
 import os
 import secrets
 import signal
@@ -71,6 +73,41 @@ try:
     asyncio.run(FileBlobs(Path(root), "").put(folder, blobs))
 except BlobStoreFull as full:
     print(full)
+"""
+
+# Does everything where nothing more can be opened.
+EXHAUSTED = """
+import asyncio, resource, sys
+from pathlib import Path
+from chassis import logs
+from services.posts.media.blob_store import Blob, BlobStoreAway
+from services.posts.media.file_blobs import FileBlobs
+
+root, folder, name, *_ = sys.argv[1:]
+logs.configure("debug", False)
+store = FileBlobs(Path(root), "")
+
+async def first_chunk():
+    async for chunk in store.read(folder, name):
+        return chunk
+
+async def list_folders():
+    return list(store.folders())
+
+async def do_all():
+    blobs = [Blob(name, "image/webp", b"x")]
+    await store.put(folder, blobs)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    calls = store.put(folder, blobs), first_chunk(), store.fetch(folder, name, 1), store.delete(folder), list_folders()
+    for call in calls:
+        try:
+            await call
+        except BlobStoreAway:
+            pass
+        else:
+            raise AssertionError
+
+asyncio.run(do_all())
 """
 
 
@@ -301,6 +338,17 @@ async def test_a_folder_that_is_taken_away_is_told(store: FileBlobs, root: Path)
     os.rename(elsewhere, root)
     await store.put(FOLDER, blobs(b"y"))
     assert await store.fetch(FOLDER, "320.webp", 1) == b"y"
+
+
+def test_the_log_says_what_failed_and_why_and_not_for_which_image(root: Path) -> None:
+    """The name of a folder is all that it takes to see what is in it, and clients can bring a server out of files."""
+    ended = run(EXHAUSTED, root)
+
+    assert ended.returncode == 0, ended.stderr
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["operation"] for line in lines] == ["put", "read", "fetch", "delete", "list"]
+    assert {(line["errno"], line["error"]) for line in lines} == {(errno.EMFILE, os.strerror(errno.EMFILE))}
+    assert FOLDER not in ended.stdout + ended.stderr
 
 
 async def test_blobs_of_one_put_stay_together_whatever_others_put_and_delete(root: Path) -> None:

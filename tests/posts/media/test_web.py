@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+import resource
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.http import Connection, ask, connected
+from tests.people import until
 from tests.running import RunningSuite
 
 IMAGE = os.urandom(200_000)
@@ -328,13 +333,72 @@ def test_what_serves_images_keeps_no_file_open(together: RunningSuite, folder: F
     assert not [file for one in opened.iterdir() if folder.name in (file := os.path.realpath(one))]
 
 
-def test_a_file_that_may_not_be_read_is_a_failure_that_tells_nothing(folder: Folder, connection: Connection) -> None:
-    path = folder.add("320.webp")
-    (folder.files / "320.webp").chmod(0)
-    if os.access(folder.files / "320.webp", os.R_OK):
-        pytest.skip("this user may read everything")
+@contextmanager
+def no_descriptor_left(process: int) -> Iterator[None]:
+    """A process may open nothing meanwhile; what it has open it keeps."""
+    limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
 
-    answer = connection.ask(path)
+
+def test_an_image_that_cannot_be_read_is_a_failure_that_tells_nothing(
+    together: RunningSuite, folder: Folder, connection: Connection
+) -> None:
+    """Nor does the log tell of which image: who reads the log could fetch it."""
+    path = folder.add("320.webp")
+    assert together.process is not None
+    assert together.log is not None
+    # The server has the connection now.
+    assert connection.ask(path).body == IMAGE
+
+    with no_descriptor_left(together.process.pid):
+        answer = connection.ask(path)
 
     assert (answer.status, answer.headers["cache-control"]) == (500, "no-store")
     assert folder.name.encode() not in answer.body
+    said = together.log.read_text()
+    assert [line for line in said.splitlines() if '"request failed"' in line and f'"errno": {errno.EMFILE}' in line]
+    assert folder.name not in said
+    assert connection.ask(path).body == IMAGE
+
+
+async def test_who_comes_while_no_connection_can_be_accepted_waits(together: RunningSuite, folder: Folder) -> None:
+    path = folder.add("320.webp")
+    assert together.process is not None
+    assert together.log is not None
+    log = together.log
+
+    async def is_told() -> bool:
+        return '"no connection can be accepted"' in log.read_text()
+
+    # It has begun to accept.
+    assert ask(folder.address, path).body == IMAGE
+    with ExitStack() as clients:
+        with no_descriptor_left(together.process.pid):
+            connection = clients.enter_context(connected(folder.address))
+            connection.send(path)
+            await until(is_told)
+
+        assert (await asyncio.to_thread(connection.answer)).body == IMAGE
+    # It does not try without end.
+    assert log.read_text().count('"no connection can be accepted"') < 30
+
+
+def test_an_image_that_becomes_shorter_is_not_told_of_in_the_log(
+    together: RunningSuite, folder: Folder, connection: Connection
+) -> None:
+    connection.send(folder.add("9999.jpg", bytes(32 * 1024 * 1024)))
+    first = connection.socket.recv(1)
+    os.truncate(folder.files / "9999.jpg", 1)
+    connection.put_back(first)
+
+    with pytest.raises(EOFError):
+        connection.answer()
+
+    assert together.log is not None
+    said = together.log.read_text()
+    assert [line for line in said.splitlines() if '"request failed"' in line and '"EOFError"' in line]
+    assert folder.name not in said
