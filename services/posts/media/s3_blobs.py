@@ -1,5 +1,8 @@
 """Images in a bucket of S3, or of what speaks its protocol: PREFIX/FOLDER/NAME.
 
+What clients upload themselves, unseen by anybody, is at PREFIX/uploads/FOLDER/upload: where the images are public, this
+must not be.
+
 A blob appears at once; those of one `put` do not. A bucket that is not there and credentials that are refused count as
 a store that is away, since they come and go, too; the log tells the operator what to set.
 """
@@ -7,6 +10,7 @@ a store that is away, since they come and go, too; the log tells the operator wh
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import threading
 import time
@@ -44,6 +48,9 @@ _CALLS_AT_ONCE = 16
 _PIECE_BYTES = 1 << 20
 # The most that a request can delete.
 _KEYS_A_REQUEST = 1000
+# The name of what clients upload themselves, and where it is.
+_UPLOAD = "upload"
+_UPLOADS = "uploads/"
 # A blob never changes: another image has another folder.
 _CACHE_CONTROL = "public, max-age=31536000, immutable"
 
@@ -83,7 +90,7 @@ class S3Blobs:
     Args:
         prefix: What the keys of all blobs begin with, without the slash that follows it. Empty: nothing.
         endpoint: The address of the service. Empty: Amazon's.
-        public_url: Where anybody can load blobs, as FOLDER/NAME. Empty: addresses are signed.
+        public_url: Where anybody can load blobs, as FOLDER/NAME, but for uploads. Empty: addresses are signed.
         url_seconds: How long signed addresses are good for when they are made. What is handed out has at least half of
             that left; but if the credentials are temporary it ends with them.
         keys_a_page: How many keys are listed at once.
@@ -180,9 +187,12 @@ class S3Blobs:
 
     async def delete(self, folder: str) -> None:
         prefix = f"{self._prefix}{checked_folder(folder)}/"
+        upload = self._key(folder, _UPLOAD)
 
         def delete() -> None:
-            keys = (found["Key"] for page in self._pages(prefix) for found in page)
+            stored = (found["Key"] for page in self._pages(prefix) for found in page)
+            # To delete what is not there is no failure.
+            keys = itertools.chain([upload], stored)
             while some := list(itertools.islice(keys, _KEYS_A_REQUEST)):
                 self._delete_keys(some)
 
@@ -191,11 +201,13 @@ class S3Blobs:
 
     def folders(self) -> Iterator[StoredFolder]:
         with self._telling():
-            for folder, blobs in itertools.groupby(self._blobs(), lambda blob: blob.folder):
+            images, uploads = self._blobs(self._prefix), self._blobs(self._prefix + _UPLOADS)
+            stored = heapq.merge(images, uploads, key=lambda blob: blob.folder)
+            for folder, blobs in itertools.groupby(stored, lambda blob: blob.folder):
                 yield _stored(folder, list(blobs))
 
     def url(self, folder: str, name: str) -> str:
-        if self._public_url:
+        if self._public_url and name != _UPLOAD:
             return f"{self._public_url}/{checked_folder(folder)}/{checked_name(name)}"
         return self._signed_urls.of(folder, self._key(folder, name))
 
@@ -213,7 +225,8 @@ class S3Blobs:
         self._client.close()
 
     def _key(self, folder: str, name: str) -> str:
-        return f"{self._prefix}{checked_folder(folder)}/{checked_name(name)}"
+        place = _UPLOADS if name == _UPLOAD else ""
+        return f"{self._prefix}{place}{checked_folder(folder)}/{checked_name(name)}"
 
     async def _put(self, key: str, blob: Blob) -> None:
         def put() -> None:
@@ -243,11 +256,12 @@ class S3Blobs:
         for page in pages:
             yield page.get("Contents", ())
 
-    def _blobs(self) -> Iterator[_Stored]:
-        pages = self._pages(self._prefix)
+    def _blobs(self, prefix: str) -> Iterator[_Stored]:
+        """The blobs under a prefix, in the order of their folders."""
+        pages = self._pages(prefix)
         while (page := self._calls.run_now(lambda: next(pages, None))) is not None:
             for found in page:
-                folder, _, name = found["Key"].removeprefix(self._prefix).partition("/")
+                folder, _, name = found["Key"].removeprefix(prefix).partition("/")
                 if is_folder(folder) and is_name(name):
                     yield _Stored(folder, name, found["Size"], int(found["LastModified"].timestamp() * 1_000_000))
 

@@ -254,7 +254,8 @@ async def test_an_upload_is_taken_as_it_was_promised_and_in_no_other_way(store: 
     assert await upload(target, b"1234") >= 400
     assert await upload(target, b"123456") >= 400
     assert await upload(target, b"12345", Content_Type="text/html") >= 400
-    assert await upload(target, b"12345", key=key.replace("upload", "320.webp")) >= 400
+    assert await upload(target, b"12345", key=key.removesuffix("upload") + "320.webp") >= 400
+    assert await upload(target, b"12345", key=key.replace("uploads/", "")) >= 400
     assert await upload(target, b"12345", key=key.replace(FOLDER, FOLDER[::-1])) >= 400
     assert list(store.folders()) == []
     assert await upload(target, b"12345") == 204
@@ -268,6 +269,42 @@ async def test_an_upload_that_comes_too_late_is_refused(store: S3Blobs) -> None:
 
     assert await upload(target, b"12345") >= 400
     assert list(store.folders()) == []
+
+
+async def test_an_upload_is_not_where_images_are_public(s3_server: S3Server, credentials: None, prefix: str) -> None:
+    public = f"{s3_server.endpoint}/{BUCKET}/{prefix}"
+    with closing(S3Blobs(BUCKET, prefix, endpoint=s3_server.endpoint, public_url=public)) as store:
+        target = store.upload_target(FOLDER, "upload", "image/png", 5, 60)
+        assert target is not None
+        assert await upload(target, b"12345") == 204
+        await store.put(FOLDER, [IMAGE])
+
+        listed = s3_server.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")["Contents"]
+        keys = {f"{prefix}/{FOLDER}/320.webp", f"{prefix}/uploads/{FOLDER}/upload"}
+        assert {each["Key"] for each in listed} == keys
+        assert store.url(FOLDER, "320.webp") == f"{public}/{FOLDER}/320.webp"
+        assert (await ask("GET", store.url(FOLDER, "upload"))).body == b"12345"
+
+
+async def test_folders_that_have_an_upload_are_listed_in_order_and_deleted(
+    s3_server: S3Server, credentials: None, prefix: str
+) -> None:
+    first, second, third = (digit * 32 for digit in "5af")
+    uploaded = Blob("upload", "image/png", b"12345")
+    with closing(S3Blobs(BUCKET, prefix, endpoint=s3_server.endpoint, keys_a_page=1)) as store:
+        await store.put(first, [uploaded])
+        await store.put(second, [uploaded, IMAGE])
+        await store.put(third, [IMAGE])
+
+        listed = [(each.name, each.blobs, each.size) for each in store.folders()]
+        assert listed == [
+            (first, {"upload"}, 5),
+            (second, {"upload", "320.webp"}, 6005),
+            (third, {"320.webp"}, 6000),
+        ]
+        for folder in (first, second):
+            await store.delete(folder)
+        assert [each.name for each in store.folders()] == [third]
 
 
 async def test_what_others_have_in_the_bucket_is_left_alone(s3_server: S3Server, store: S3Blobs, prefix: str) -> None:
