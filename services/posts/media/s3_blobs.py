@@ -40,7 +40,7 @@ from services.posts.media.blob_store import (
     is_folder,
     is_name,
 )
-from services.posts.media.signed_urls import SignedUrls
+from services.posts.media.signed_urls import KeptCredentials, SignedUrls, Signer
 from services.posts.media.timed_calls import TimedCalls
 
 _CALLS_AT_ONCE = 16
@@ -141,8 +141,11 @@ class S3Blobs:
         self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, self._too_slow)
         self._public_url = public_url.rstrip("/")
         signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
-        bucket_url = signed.partition("?")[0].removesuffix("/key")
-        self._signed_urls = SignedUrls(bucket_url, credentials, region, url_seconds, clock)
+        self._form_url = self._client.generate_presigned_post(bucket, "key")["url"]
+        self._signer = Signer(bucket, signed.partition("?")[0].removesuffix("/key"), region)
+        self._credentials = KeptCredentials(credentials)
+        self._signed_urls = SignedUrls(self._signer, self._credentials, url_seconds, clock)
+        self._clock = clock
 
     @property
     def serves_files(self) -> Path | None:
@@ -150,7 +153,11 @@ class S3Blobs:
 
     @property
     def url_seconds(self) -> int | None:
-        return None if self._public_url else self._url_seconds // 2
+        if self._public_url:
+            return None
+        seconds = self._url_seconds // 2
+        expire_time = self._credentials.expire_time
+        return seconds if expire_time is None else max(0, min(seconds, int(expire_time - self._clock())))
 
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         keys = [self._key(folder, blob.name) for blob in blobs]
@@ -212,16 +219,13 @@ class S3Blobs:
         return self._signed_urls.of(folder, self._key(folder, name))
 
     def upload_target(self, folder: str, name: str, content_type: str, size: int, seconds: int) -> UploadTarget | None:
-        form = self._client.generate_presigned_post(
-            self._bucket,
-            self._key(folder, name),
-            Fields={"Content-Type": content_type},
-            Conditions=[{"Content-Type": content_type}, ["content-length-range", size, size]],
-            ExpiresIn=seconds,
+        fields = self._signer.form(
+            self._credentials.latest, self._key(folder, name), content_type, size, int(self._clock()), seconds
         )
-        return UploadTarget(form["url"], form["fields"])
+        return UploadTarget(self._form_url, fields)
 
     def close(self) -> None:
+        self._credentials.close()
         self._client.close()
 
     def _key(self, folder: str, name: str) -> str:
