@@ -316,6 +316,9 @@ class Role:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
+    async def is_held_up(self) -> bool:
+        return self.waiting > 0
+
     def answer(self) -> bytes:
         self.waiting += 1
         assert self.may_answer.wait(60)
@@ -389,14 +392,29 @@ async def test_addresses_are_signed_anew_with_new_credentials_and_promise_no_mor
         assert await seconds() == 1800
 
 
+async def test_addresses_that_are_being_handed_out_when_new_credentials_come_are_promised_no_more_than_the_old(
+    role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(S3Blobs(BUCKET, url_seconds=3600)) as store:
+        role.may_answer.clear()
+        await until(role.is_held_up)
+        # The new ones are the last.
+        monkeypatch.setattr(signing, "_PAUSE_SECONDS", 3600)
+        role.seconds = 7200
+        role.may_answer.set()
+
+        async def seconds_of_credentials() -> int:
+            return role.given[access_key(store.url(FOLDER, "320.webp"))]
+
+        await until(seconds_of_credentials, 7200)
+        assert store.url_seconds is not None
+        assert store.url_seconds <= 300
+
+
 async def test_nothing_waits_while_credentials_are_renewed(role: Role) -> None:
     with closing(S3Blobs(BUCKET, url_seconds=3600)) as store:
         role.may_answer.clear()
-
-        async def is_held_up() -> bool:
-            return role.waiting > 0
-
-        await until(is_held_up, True)
+        await until(role.is_held_up)
         began = time.monotonic()
         for number in range(10):
             assert access_key(store.url(FOLDER, f"{number}.webp")) in role.given
@@ -406,7 +424,7 @@ async def test_nothing_waits_while_credentials_are_renewed(role: Role) -> None:
             assert (store.url_seconds or 0) <= 300
         # So long botocore waits for an answer.
         assert time.monotonic() - began < 2
-        assert role.waiting > 0
+        assert await role.is_held_up()
 
 
 async def test_credentials_that_cannot_be_renewed_are_told_and_asked_for_again(role: Role) -> None:
