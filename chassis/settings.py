@@ -180,7 +180,10 @@ class Settings:
     )
     media_s3_endpoint: str = _setting("", _web_address, "address of an S3 that is not Amazon's")
     media_public_url: str = _setting(
-        "", _web_address, "what the addresses of images begin with; without, those in S3 are signed and expire"
+        "",
+        _web_address,
+        "what the addresses of images begin with; without, those in S3 are signed and expire. In S3, make public"
+        " what lies there, but not uploads/, which holds what nobody has looked at",
     )
     media_url_seconds: int = _setting(3600, _number(60, 604_800), "how long signed addresses of images are good for")
     log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")

@@ -1,5 +1,8 @@
 """Images in a bucket of S3, or of what speaks its protocol: PREFIX/FOLDER/NAME.
 
+What clients upload themselves, unseen by anybody, is at PREFIX/uploads/FOLDER/upload: where the images are public, this
+must not be.
+
 A blob appears at once; those of one `put` do not. A bucket that is not there and credentials that are refused count as
 a store that is away, since they come and go, too; the log tells the operator what to set.
 """
@@ -7,6 +10,7 @@ a store that is away, since they come and go, too; the log tells the operator wh
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import threading
 import time
@@ -35,7 +39,7 @@ from services.posts.media.blob_store import (
     is_folder,
     is_name,
 )
-from services.posts.media.signed_urls import SignedUrls
+from services.posts.media.signed_urls import KeptCredentials, SignedUrls, Signer
 from services.posts.media.timed_calls import TimedCalls
 
 _CALLS_AT_ONCE = 16
@@ -43,6 +47,9 @@ _CALLS_AT_ONCE = 16
 _PIECE_BYTES = 1 << 20
 # The most that a request can delete.
 _KEYS_A_REQUEST = 1000
+# The name of what clients upload themselves, and where it is.
+_UPLOAD = "upload"
+_UPLOADS = "uploads/"
 # A blob never changes: another image has another folder.
 _CACHE_CONTROL = "public, max-age=31536000, immutable"
 
@@ -82,7 +89,7 @@ class S3Blobs:
     Args:
         prefix: What the keys of all blobs begin with, without the slash that follows it. Empty: nothing.
         endpoint: The address of the service. Empty: Amazon's.
-        public_url: Where anybody can load blobs, as FOLDER/NAME. Empty: addresses are signed.
+        public_url: Where anybody can load blobs, as FOLDER/NAME, but for uploads. Empty: addresses are signed.
         url_seconds: How long signed addresses are good for when they are made. What is handed out has at least half of
             that left; but if the credentials are temporary it ends with them.
         keys_a_page: How many keys are listed at once.
@@ -133,12 +140,19 @@ class S3Blobs:
         self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, self._too_slow)
         self._public_url = public_url.rstrip("/")
         signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
-        bucket_url = signed.partition("?")[0].removesuffix("/key")
-        self._signed_urls = SignedUrls(bucket_url, credentials, region, url_seconds, clock)
+        self._form_url = self._client.generate_presigned_post(bucket, "key")["url"]
+        self._signer = Signer(bucket, signed.partition("?")[0].removesuffix("/key"), region)
+        self._credentials = KeptCredentials(credentials)
+        self._signed_urls = SignedUrls(self._signer, self._credentials, url_seconds, clock)
+        self._clock = clock
 
     @property
     def url_seconds(self) -> int | None:
-        return None if self._public_url else self._url_seconds // 2
+        if self._public_url:
+            return None
+        seconds = self._url_seconds // 2
+        expire_time = self._credentials.expire_time
+        return seconds if expire_time is None else max(0, min(seconds, int(expire_time - self._clock())))
 
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         keys = [self._key(folder, blob.name) for blob in blobs]
@@ -175,9 +189,12 @@ class S3Blobs:
 
     async def delete(self, folder: str) -> None:
         prefix = f"{self._prefix}{checked_folder(folder)}/"
+        upload = self._key(folder, _UPLOAD)
 
         def delete() -> None:
-            keys = (found["Key"] for page in self._pages(prefix) for found in page)
+            stored = (found["Key"] for page in self._pages(prefix) for found in page)
+            # To delete what is not there is no failure.
+            keys = itertools.chain([upload], stored)
             while some := list(itertools.islice(keys, _KEYS_A_REQUEST)):
                 self._delete_keys(some)
 
@@ -186,29 +203,29 @@ class S3Blobs:
 
     def folders(self) -> Iterator[StoredFolder]:
         with self._telling():
-            for folder, blobs in itertools.groupby(self._blobs(), lambda blob: blob.folder):
+            images, uploads = self._blobs(self._prefix), self._blobs(self._prefix + _UPLOADS)
+            stored = heapq.merge(images, uploads, key=lambda blob: blob.folder)
+            for folder, blobs in itertools.groupby(stored, lambda blob: blob.folder):
                 yield _stored(folder, list(blobs))
 
     def url(self, folder: str, name: str) -> str:
-        if self._public_url:
+        if self._public_url and name != _UPLOAD:
             return f"{self._public_url}/{checked_folder(folder)}/{checked_name(name)}"
         return self._signed_urls.of(folder, self._key(folder, name))
 
     def upload_target(self, folder: str, name: str, content_type: str, size: int, seconds: int) -> UploadTarget | None:
-        form = self._client.generate_presigned_post(
-            self._bucket,
-            self._key(folder, name),
-            Fields={"Content-Type": content_type},
-            Conditions=[{"Content-Type": content_type}, ["content-length-range", size, size]],
-            ExpiresIn=seconds,
+        fields = self._signer.form(
+            self._credentials.latest, self._key(folder, name), content_type, size, int(self._clock()), seconds
         )
-        return UploadTarget(form["url"], form["fields"])
+        return UploadTarget(self._form_url, fields)
 
     def close(self) -> None:
+        self._credentials.close()
         self._client.close()
 
     def _key(self, folder: str, name: str) -> str:
-        return f"{self._prefix}{checked_folder(folder)}/{checked_name(name)}"
+        place = _UPLOADS if name == _UPLOAD else ""
+        return f"{self._prefix}{place}{checked_folder(folder)}/{checked_name(name)}"
 
     async def _put(self, key: str, blob: Blob) -> None:
         def put() -> None:
@@ -238,11 +255,12 @@ class S3Blobs:
         for page in pages:
             yield page.get("Contents", ())
 
-    def _blobs(self) -> Iterator[_Stored]:
-        pages = self._pages(self._prefix)
+    def _blobs(self, prefix: str) -> Iterator[_Stored]:
+        """The blobs under a prefix, in the order of their folders."""
+        pages = self._pages(prefix)
         while (page := self._calls.run_now(lambda: next(pages, None))) is not None:
             for found in page:
-                folder, _, name = found["Key"].removeprefix(self._prefix).partition("/")
+                folder, _, name = found["Key"].removeprefix(prefix).partition("/")
                 if is_folder(folder) and is_name(name):
                     yield _Stored(folder, name, found["Size"], int(found["LastModified"].timestamp() * 1_000_000))
 

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import calendar
+import datetime
 import http.client
+import http.server
+import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+import boto3
+import botocore.auth
+import botocore.credentials
+import botocore.signers
 import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from structlog.testing import capture_logs
 
 from services.posts.media import s3_blobs
+from services.posts.media import signed_urls as signing
 from services.posts.media.blob_store import Blob, BlobMissing, BlobStoreAway, BlobStoreFull, UploadTarget
 from services.posts.media.s3_blobs import Patience, S3Blobs
-from services.posts.media.signed_urls import SignedUrls
+from services.posts.media.signed_urls import KeptCredentials, SignedUrls, Signer
+from tests.people import until
 from tests.posts.media import bad_s3
 from tests.posts.media.s3_server import BUCKET, S3Server, without_credentials
 
@@ -135,22 +148,20 @@ async def test_a_signed_address_expires(s3_server: S3Server, credentials: None, 
         assert (await ask("GET", before.url(FOLDER, "320.webp"))).status == 403
 
 
-class Signer:
-    """Credentials that count how often they are asked for."""
+class CountingSigner(Signer):
+    """Counts what it signs."""
 
-    access_key, secret_key, token = "ACCESSKEY", "SECRETKEY", None
+    count = 0
 
-    def __init__(self) -> None:
-        self.count = 0
-
-    def get_frozen_credentials(self) -> Signer:
+    def url(self, *of: Any) -> str:
         self.count += 1
-        return self
+        return super().url(*of)
 
 
-def signed_urls(clock: Callable[[], float], most: int = 100) -> tuple[SignedUrls, Signer]:
-    signer = Signer()
-    return SignedUrls("https://images.example.com", signer, "us-east-1", 600, clock, most), signer
+def signed_urls(clock: Callable[[], float], most: int = 100) -> tuple[SignedUrls, CountingSigner]:
+    signer = CountingSigner(BUCKET, "https://images.example.com", "us-east-1")
+    credentials = KeptCredentials(botocore.credentials.Credentials("ACCESSKEY", "SECRETKEY"))
+    return SignedUrls(signer, credentials, 600, clock, most), signer
 
 
 def left(url: str, now: float) -> float:
@@ -228,6 +239,211 @@ def test_threads_share_the_addresses() -> None:
         assert len(set(map(tuple, threads.map(some, range(50))))) == 1
 
 
+def at(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """Let botocore sign as of a moment."""
+    now = datetime.datetime.fromtimestamp(moment, datetime.UTC)
+    for module in (botocore.auth, botocore.signers):
+        monkeypatch.setattr(module, "get_current_datetime", lambda: now)
+
+
+def signed_by_policy(fields: Mapping[str, str]) -> tuple[dict[str, str], str, list[str]]:
+    """The fields of a form but for its signature, when it expires, and what it asks for."""
+    policy = json.loads(base64.b64decode(fields["policy"]))
+    others = {name: value for name, value in fields.items() if name not in ("policy", "x-amz-signature")}
+    return others, policy["expiration"], sorted(map(json.dumps, policy["conditions"]))
+
+
+@pytest.mark.parametrize("token", ["", "a/b+c=="], ids=["lasting", "temporary"])
+@pytest.mark.parametrize(
+    ("bucket", "endpoint", "region"),
+    [
+        (BUCKET, "", "us-east-1"),
+        (BUCKET, "", "eu-west-1"),
+        ("images.example.com", "", "eu-west-1"),
+        (BUCKET, "http://127.0.0.1:8333", "us-east-1"),
+        (BUCKET, "https://s3.example.com:443", "us-east-1"),
+        (BUCKET, "http://[::1]:80/under/it", "us-east-1"),
+    ],
+)
+def test_signatures_are_those_of_botocore(
+    some_credentials: None, monkeypatch: pytest.MonkeyPatch, bucket: str, endpoint: str, region: str, token: str
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    if token:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    path_style = bool(endpoint) or "." in bucket
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path" if path_style else "virtual"})
+    client = boto3.Session().client("s3", endpoint_url=endpoint or None, config=config)
+    with closing(S3Blobs(bucket, "a/b-c_d", endpoint=endpoint, url_seconds=600, clock=lambda: NOW)) as store:
+        url = store.url(FOLDER, "320.webp")
+        target = store.upload_target(FOLDER, "upload", "image/png", 5, 60)
+    assert target is not None
+
+    at(monkeypatch, int(left(url, 0)) - 600)
+    expected = client.generate_presigned_url(
+        "get_object", Params={"Bucket": bucket, "Key": f"a/b-c_d/{FOLDER}/320.webp"}, ExpiresIn=600
+    )
+    assert url.partition("?")[0] == expected.partition("?")[0]
+    assert sorted(parse_qsl(urlsplit(url).query)) == sorted(parse_qsl(urlsplit(expected).query))
+    at(monkeypatch, NOW)
+    form = client.generate_presigned_post(
+        bucket,
+        f"a/b-c_d/uploads/{FOLDER}/upload",
+        Fields={"Content-Type": "image/png"},
+        Conditions=[{"Content-Type": "image/png"}, ["content-length-range", 5, 5]],
+        ExpiresIn=60,
+    )
+    assert target.url == form["url"]
+    assert signed_by_policy(target.fields) == signed_by_policy(form["fields"])
+    signer = botocore.auth.S3SigV4PostAuth(boto3.Session().get_credentials(), "s3", region)
+    request = AWSRequest()
+    request.context["timestamp"] = target.fields["x-amz-date"]
+    assert signer.signature(target.fields["policy"], request) == target.fields["x-amz-signature"]
+
+
+class Role:
+    """What a machine's role gives: other credentials each time, each good for so many seconds. It can be held up.
+
+    Attributes:
+        given: For how many seconds they were good, by access key.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 300
+        self.is_failing = False
+        self.given: dict[str, int] = {}
+        self.waiting = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    async def is_held_up(self) -> bool:
+        return self.waiting > 0
+
+    def answer(self) -> bytes:
+        self.waiting += 1
+        assert self.may_answer.wait(60)
+        self.waiting -= 1
+        key, seconds = f"KEY{len(self.given)}", self.seconds
+        self.given[key] = seconds
+        expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        keys = {"AccessKeyId": key, "SecretAccessKey": "SECRETKEY", "Token": "TOKEN"}
+        return json.dumps({**keys, "Expiration": expiry.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
+
+
+@contextmanager
+def giving(role: Role) -> Iterator[str]:
+    """A server as containers of Amazon have it. Its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = role.answer()
+            self.send_response(500 if role.is_failing else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/role"
+        finally:
+            role.may_answer.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def role(monkeypatch: pytest.MonkeyPatch) -> Iterator[Role]:
+    """The environment has the credentials of a role, which are looked at all the time."""
+    for name, value in without_credentials().items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(signing, "_PAUSE_SECONDS", 0.02)
+    role = Role()
+    with giving(role) as address:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", address)
+        yield role
+
+
+def access_key(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["X-Amz-Credential"][0].partition("/")[0]
+
+
+async def test_addresses_are_signed_anew_with_new_credentials_and_promise_no_more_than_these(role: Role) -> None:
+    with closing(S3Blobs(BUCKET, url_seconds=3600)) as store:
+        before = access_key(store.url(FOLDER, "320.webp"))
+        assert 200 < (store.url_seconds or 0) <= 300
+        role.seconds = 7200
+
+        async def seconds() -> int:
+            key = access_key(store.url(FOLDER, "320.webp"))
+            seconds = store.url_seconds
+            assert seconds is not None
+            assert seconds <= role.given[key]
+            return seconds
+
+        await until(seconds, 1800)
+        assert access_key(store.url(FOLDER, "320.webp")) != before
+        assert await seconds() == 1800
+
+
+async def test_addresses_that_are_being_handed_out_when_new_credentials_come_are_promised_no_more_than_the_old(
+    role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(S3Blobs(BUCKET, url_seconds=3600)) as store:
+        role.may_answer.clear()
+        await until(role.is_held_up)
+        # The new ones are the last.
+        monkeypatch.setattr(signing, "_PAUSE_SECONDS", 3600)
+        role.seconds = 7200
+        role.may_answer.set()
+
+        async def seconds_of_credentials() -> int:
+            return role.given[access_key(store.url(FOLDER, "320.webp"))]
+
+        await until(seconds_of_credentials, 7200)
+        assert store.url_seconds is not None
+        assert store.url_seconds <= 300
+
+
+async def test_nothing_waits_while_credentials_are_renewed(role: Role) -> None:
+    with closing(S3Blobs(BUCKET, url_seconds=3600)) as store:
+        role.may_answer.clear()
+        await until(role.is_held_up)
+        began = time.monotonic()
+        for number in range(10):
+            assert access_key(store.url(FOLDER, f"{number}.webp")) in role.given
+            target = store.upload_target(FOLDER, "upload", "image/png", 5, 60)
+            assert target is not None
+            assert target.fields["x-amz-security-token"] == "TOKEN"
+            assert (store.url_seconds or 0) <= 300
+        # So long botocore waits for an answer.
+        assert time.monotonic() - began < 2
+        assert await role.is_held_up()
+
+
+async def test_credentials_that_cannot_be_renewed_are_told_and_asked_for_again(role: Role) -> None:
+    with capture_logs() as lines, closing(S3Blobs(BUCKET)) as store:
+        role.is_failing = True
+
+        async def is_told() -> bool:
+            return any(line["event"] == "credentials of S3 cannot be renewed" for line in lines)
+
+        await until(is_told, True)
+        assert "SECRETKEY" not in str(lines)
+        role.seconds, role.is_failing = 7200, False
+
+        async def seconds() -> int | None:
+            return store.url_seconds
+
+        await until(seconds, 1800)
+
+
 def test_public_addresses_are_not_signed(some_credentials: None) -> None:
     with closing(S3Blobs(BUCKET, "posts", public_url="https://images.example.com/posts/")) as store:
         assert store.url(FOLDER, "320.webp") == f"https://images.example.com/posts/{FOLDER}/320.webp"
@@ -253,7 +469,8 @@ async def test_an_upload_is_taken_as_it_was_promised_and_in_no_other_way(store: 
     assert await upload(target, b"1234") >= 400
     assert await upload(target, b"123456") >= 400
     assert await upload(target, b"12345", Content_Type="text/html") >= 400
-    assert await upload(target, b"12345", key=key.replace("upload", "320.webp")) >= 400
+    assert await upload(target, b"12345", key=key.removesuffix("upload") + "320.webp") >= 400
+    assert await upload(target, b"12345", key=key.replace("uploads/", "")) >= 400
     assert await upload(target, b"12345", key=key.replace(FOLDER, FOLDER[::-1])) >= 400
     assert list(store.folders()) == []
     assert await upload(target, b"12345") == 204
@@ -267,6 +484,42 @@ async def test_an_upload_that_comes_too_late_is_refused(store: S3Blobs) -> None:
 
     assert await upload(target, b"12345") >= 400
     assert list(store.folders()) == []
+
+
+async def test_an_upload_is_not_where_images_are_public(s3_server: S3Server, credentials: None, prefix: str) -> None:
+    public = f"{s3_server.endpoint}/{BUCKET}/{prefix}"
+    with closing(S3Blobs(BUCKET, prefix, endpoint=s3_server.endpoint, public_url=public)) as store:
+        target = store.upload_target(FOLDER, "upload", "image/png", 5, 60)
+        assert target is not None
+        assert await upload(target, b"12345") == 204
+        await store.put(FOLDER, [IMAGE])
+
+        listed = s3_server.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/")["Contents"]
+        keys = {f"{prefix}/{FOLDER}/320.webp", f"{prefix}/uploads/{FOLDER}/upload"}
+        assert {each["Key"] for each in listed} == keys
+        assert store.url(FOLDER, "320.webp") == f"{public}/{FOLDER}/320.webp"
+        assert (await ask("GET", store.url(FOLDER, "upload"))).body == b"12345"
+
+
+async def test_folders_that_have_an_upload_are_listed_in_order_and_deleted(
+    s3_server: S3Server, credentials: None, prefix: str
+) -> None:
+    first, second, third = (digit * 32 for digit in "5af")
+    uploaded = Blob("upload", "image/png", b"12345")
+    with closing(S3Blobs(BUCKET, prefix, endpoint=s3_server.endpoint, keys_a_page=1)) as store:
+        await store.put(first, [uploaded])
+        await store.put(second, [uploaded, IMAGE])
+        await store.put(third, [IMAGE])
+
+        listed = [(each.name, each.blobs, each.size) for each in store.folders()]
+        assert listed == [
+            (first, {"upload"}, 5),
+            (second, {"upload", "320.webp"}, 6005),
+            (third, {"320.webp"}, 6000),
+        ]
+        for folder in (first, second):
+            await store.delete(folder)
+        assert [each.name for each in store.folders()] == [third]
 
 
 async def test_what_others_have_in_the_bucket_is_left_alone(s3_server: S3Server, store: S3Blobs, prefix: str) -> None:
