@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import ssl
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +18,7 @@ import pytest
 from tests.certificates import Authority
 from tests.http import ask, connected
 from tests.people import until
-from tests.running import MODES, RunningSuite, running
+from tests.running import MODES, RunningSuite, environment, running
 from tests.suite.killing import children, process_of
 
 NAME = "images.example"
@@ -83,15 +86,20 @@ async def test_images_stay_where_they_are_when_their_process_is_started_again(tm
 @pytest.mark.parametrize("mode", ["workers", "apart"])
 async def test_images_are_served_over_tls_with_the_certificate_of_the_gateway(mode: str, tmp_path: Path) -> None:
     certificate = Authority().issue(tmp_path / "tls", NAME)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    public_url = f"https://127.0.0.1:{port}/media"
     settings = {
         "INSTA_TLS_CERTIFICATE": str(certificate / "tls.crt"),
         "INSTA_TLS_KEY": str(certificate / "tls.key"),
-        "INSTA_MEDIA_LISTEN": "0.0.0.0:0",
+        "INSTA_MEDIA_LISTEN": f"0.0.0.0:{port}",
+        "INSTA_MEDIA_PUBLIC_URL": public_url,
     }
     trusting = ssl.create_default_context(cafile=certificate / "ca.crt")
     with running(mode, with_image(tmp_path / "var"), superuser=False, **settings) as suite:
-        assert suite.images_url.startswith("https://0.0.0.0:")
-        there = address(suite).replace("0.0.0.0", "127.0.0.1")
+        assert suite.images_url == public_url
+        there = address(suite)
         with connected(there, trusting, NAME) as connection:
             assert connection.ask(path(suite)).body == b"an image"
         with pytest.raises(ssl.SSLCertVerificationError), connected(there, trusting, "other.example"):
@@ -133,3 +141,14 @@ async def test_who_takes_an_image_slowly_does_not_keep_a_suite_from_stopping(tmp
         suite.process.send_signal(signal.SIGTERM)
 
         assert await asyncio.to_thread(suite.process.wait, 10) == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_who_listens_everywhere_has_to_say_where_clients_find_images(host: str, tmp_path: Path) -> None:
+    given = environment(tmp_path, INSTA_MEDIA_LISTEN=f"{host}:0", INSTA_INSECURE_PLAINTEXT="true")
+    refused = subprocess.run(
+        [sys.executable, "-m", "suite", "up"], env=given, capture_output=True, text=True, check=False
+    )
+
+    assert refused.returncode == 1
+    assert "INSTA_MEDIA_PUBLIC_URL=" in refused.stderr

@@ -96,14 +96,14 @@ class Studio:
             InvalidArgument: it is not the one that was announced.
             Unavailable: the store cannot be reached.
         """
-        try:
-            with storing():
+        with storing():
+            try:
                 data = await self._blobs.fetch(started.folder, name, started.size)
-        except BlobMissing:
-            text = "nothing was uploaded yet: post the form that StartUpload answered first"
-            raise errors.FailedPrecondition(Reason.REASON_UPLOAD_MISSING, text) from None
-        except BlobTooBig:
-            data = b""
+            except BlobMissing:
+                text = "nothing was uploaded yet: post the form that StartUpload answered first"
+                raise errors.FailedPrecondition(Reason.REASON_UPLOAD_MISSING, text) from None
+            except BlobTooBig:
+                data = b""
         if len(data) != started.size:
             text = f"what was uploaded is not the file of {started.size:,} bytes that was announced"
             raise incomplete(text)
@@ -146,9 +146,6 @@ def storing() -> Iterator[None]:
     except BlobStoreFull:
         text = "the store of images is full; nothing was stored"
         raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
-    except (BlobMissing, BlobTooBig):
-        # Of which the one who asks knows what they mean.
-        raise
     except BlobStoreError:
         text = "the store of images cannot be reached; try again"
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None
