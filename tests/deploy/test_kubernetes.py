@@ -67,10 +67,10 @@ def test_each_part_is_where_the_others_look_for_it(name: str) -> None:
     assert settings["INSTA_METRICS_LISTEN"] == f"0.0.0.0:{_METRICS_PORT}"
     assert service["ports"] == [{"name": "grpc", "port": port, "targetPort": "grpc"}]
     assert service["selector"].items() <= _one("Deployment", name)["spec"]["template"]["metadata"]["labels"].items()
+    # A name of one address would keep all calls of a process on one replica.
+    assert service["clusterIP"] == "None"
     if SERVICES[name] is not GATEWAY:
         assert settings[f"INSTA_{name.upper()}_ADDRESS"] == f"dns:///{name}:{port}"
-        # A name of one address would keep all calls of a process on one replica.
-        assert service["clusterIP"] == "None"
 
 
 @pytest.mark.parametrize("name", SERVICES)
