@@ -1,9 +1,10 @@
 # One image for all parts of the suite: its entry point is the `insta` command. docker-compose.yml runs a container for each
-# part; this is one for all of them, which its own network keeps private but for the port:
+# part; this is one for all of them, which its own network keeps private but for the ports:
 #
 #     docker build --tag insta .
-#     docker run --volume insta:/var/lib/insta --publish 127.0.0.1:50051:50051 \
-#       --env INSTA_LISTEN=0.0.0.0:50051 --env INSTA_INSECURE_PLAINTEXT=true insta up
+#     docker run --volume insta:/var/lib/insta --publish 127.0.0.1:50051:50051 --publish 127.0.0.1:8080:8080 \
+#       --env INSTA_LISTEN=0.0.0.0:50051 --env INSTA_MEDIA_LISTEN=0.0.0.0:8080 \
+#       --env INSTA_INSECURE_PLAINTEXT=true insta up
 #
 # Behind a proxy or a mirror, give what the build needs: --build-arg HTTPS_PROXY=... --build-arg PIP_INDEX_URL=..., or
 # --build-arg BASE=... for a base image that trusts the certificates of your network.

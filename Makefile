@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: setup ## Run the suite: gRPC on 127.0.0.1:50051, metrics on 127.0.0.1:9090
+run: setup ## Run the suite: gRPC on 127.0.0.1:50051, images on :8080, metrics on :9090
 	@$(BIN)/insta up
 
 apart: setup ## Run the suite as four processes

@@ -62,8 +62,8 @@ class Parts:
     """What the servicers of a service are made of.
 
     Attributes:
-        events: The event logs that this process follows, by the names of their services: that of users, and those that the
-            part names.
+        events: The event logs that this process follows, by the names of their services: that of users, and those that
+            the part names.
         channels: To each service that it calls, by name. Stubs take them, of methods that do not stream both ways.
         database: Its database, if it has one, and the answers to retries that it keeps there.
         draining: Set when the process is about to stop: whoever waits for something ends.

@@ -18,7 +18,6 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s/\[\]]+):(\d{1,5})")
 # The full name of a proto service, and a DNS name.
 _CALLER = re.compile(r"([A-Za-z_][\w.]*)=([a-z](?:[a-z0-9.-]*[a-z0-9])?)")
 
-
 # The name of a bucket, and folders in it.
 _BUCKET = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w-][\w.-]*)*)/?", re.ASCII)
 _WEB_ADDRESS = re.compile(
@@ -159,7 +158,7 @@ class Settings:
         (), _callers, "services of your own that may call parts apart: insta.posts.v1.PostService=NAME,..."
     )
     tls_certificate: Path | None = _setting(  # noqa: RUF009
-        None, _file, "PEM file of the certificate that the gateway shows its clients, and its chain"
+        None, _file, "PEM file of the certificate that clients are shown by the gateway and with images, and its chain"
     )
     tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
     reflection: bool = _setting(True, _switch, "serve reflection")

@@ -8,22 +8,26 @@ import threading
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chassis import logs
 from chassis.server import hold_port, join_port
 
-# Each takes a file descriptor, of which many systems give a process 1,024.
-_MOST_CONNECTIONS = 500
+# Each takes a file descriptor, and a second while it gets a file. Many systems give a process 1,024.
+_MOST_CONNECTIONS = 250
 _BACKLOG = 512
 _KEEP_ALIVE_SECONDS = 5
+# For a request to come whole, and for an answer to be taken.
 _LONGEST_REQUEST_SECONDS = 10.0
 _LONGEST_ANSWER_SECONDS = 120.0
 _LARGEST_HEAD = 8 * 1024
 # What the thread takes to end once nothing is under way, at most.
 _END_SECONDS = 2.0
-_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+# Whatever a browser is brought to take an answer for, it does nothing.
+_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "default-src 'none'; sandbox")]
+_NOT_KEPT = ("Cache-Control", "no-store")
 
 log = logs.get(__name__)
 
@@ -54,7 +58,7 @@ class WebServer:
         shares_port: bool = False,
     ) -> None:
         self._config = uvicorn.Config(
-            _logging_failures(app),
+            _failing_well(app),
             loop="uvloop",
             http=_Connection,
             ws="none",
@@ -66,7 +70,7 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            headers=[_NO_SNIFFING],
+            headers=_HEADERS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=_LARGEST_HEAD,
             backlog=_BACKLOG,
@@ -77,9 +81,11 @@ class WebServer:
         self._config.load()
         self._server = uvicorn.Server(self._config)
         self._socket = (join_port if shares_port else hold_port)(address)
-        # uvicorn leaves signals to the main thread, where it does not run.
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
         self.address = f"{address.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
+        # uvicorn leaves signals to the main thread, where it does not run.
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name=f"web {self.address}", daemon=True
+        )
 
     def start(self) -> None:
         """Serve.
@@ -128,8 +134,10 @@ class _Connection(H11Protocol):
             self._give(_LONGEST_ANSWER_SECONDS)
 
     def on_response_complete(self) -> None:
-        self._give(_LONGEST_REQUEST_SECONDS)
-        # The next request may have come already.
+        # All of the answer is written, and the last of it may have to wait here until the client takes it.
+        waiting = self.transport.get_write_buffer_size()
+        self._give(_LONGEST_ANSWER_SECONDS if waiting else _LONGEST_REQUEST_SECONDS)
+        # The next request may have come already: it is given its time.
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -155,25 +163,35 @@ def _answer(status: str, sentence: str) -> bytes:
         f"HTTP/1.1 {status}",
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(sentence)}",
-        "Cache-Control: no-store",
-        ": ".join(_NO_SNIFFING),
         "Connection: close",
+        *(": ".join(header) for header in (_NOT_KEPT, *_HEADERS)),
     )
     return "\r\n".join((*head, "", sentence)).encode()
 
 
 _TOO_MANY = _answer("503 Service Unavailable", "Too many clients are connected. Try again later.\n")
+_FAILED = "This failed, and not for a reason of yours. Try again later.\n"
 _NO_HTTP = _answer("400 Bad Request", "This is no HTTP request that can be understood.\n")
 
 
-def _logging_failures(app: ASGIApp) -> ASGIApp:
-    """An app whose exceptions are logged; uvicorn then answers with an error, or ends the connection."""
+def _failing_well(app: ASGIApp) -> ASGIApp:
+    """An app whose exceptions are logged, and told to nobody else."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def begin(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            await app(scope, receive, send)
+            await app(scope, receive, begin)
         except Exception:
             log.error("request failed", path=scope["path"], exc_info=True)
-            raise
+            if begun:
+                # uvicorn ends the connection.
+                raise
+            await PlainTextResponse(_FAILED, 500, dict([_NOT_KEPT]))(scope, receive, send)
 
     return answer

@@ -1,5 +1,5 @@
-"""The avatars of people, which the posts service has. While it cannot be reached people are shown without: better than not
-at all."""
+"""The avatars of people, which the posts service has. While it cannot be reached people are shown without: better than
+not at all."""
 
 from __future__ import annotations
 

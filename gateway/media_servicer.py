@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 
+from chassis.admission import overloaded
+from chassis.call import caller
 from gateway import views
 from gateway.backends import Backends
 from insta.gateway.v1 import media_pb2, media_pb2_grpc
 from insta.posts.v1 import media_pb2 as stored_media_pb2
 
+# What is passed on in pieces takes as long as its client does. The posts service says how long that may be.
+_TIMEOUT_SECONDS = 200.0
+_MOST_DOWNLOADS = 32
+
 
 class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     def __init__(self, backends: Backends) -> None:
         self._media = backends.media
+        self._downloads: Counter[int] = Counter()
 
     async def UploadMedia(
         self, requests: AsyncIterator[media_pb2.UploadMediaRequest], context: object
     ) -> media_pb2.UploadMediaResponse:
-        uploaded = await self._media.UploadMedia(_passed_on(requests))
+        uploaded = await self._media.UploadMedia(_passed_on(requests), timeout=_TIMEOUT_SECONDS)
         return media_pb2.UploadMediaResponse(media=views.media(uploaded.media))
 
     async def StartUpload(
@@ -38,7 +47,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         finished = await self._media.FinishUpload(
             stored_media_pb2.FinishUploadRequest(
                 upload_id=request.upload_id, alt_text=request.alt_text, request_id=request.request_id
-            )
+            ),
+            timeout=_TIMEOUT_SECONDS,
         )
         return media_pb2.FinishUploadResponse(media=views.media(finished.media))
 
@@ -49,16 +59,15 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def DownloadMedia(
         self, request: media_pb2.DownloadMediaRequest, context: object
     ) -> AsyncGenerator[media_pb2.DownloadMediaResponse, None]:
-        parts = self._media.DownloadMedia(
-            stored_media_pb2.DownloadMediaRequest(
-                media_id=request.media_id, max_width=request.max_width, content_type=request.content_type
-            )
+        stored_request = stored_media_pb2.DownloadMediaRequest(
+            media_id=request.media_id, max_width=request.max_width, content_type=request.content_type
         )
-        async for part in parts:
-            if part.HasField("variant"):
-                yield media_pb2.DownloadMediaResponse(variant=views.variant(part.variant))
-            else:
-                yield media_pb2.DownloadMediaResponse(chunk=part.chunk)
+        with self._downloading(caller().user_id):
+            async for part in self._media.DownloadMedia(stored_request, timeout=_TIMEOUT_SECONDS):
+                if part.HasField("variant"):
+                    yield media_pb2.DownloadMediaResponse(variant=views.variant(part.variant))
+                else:
+                    yield media_pb2.DownloadMediaResponse(chunk=part.chunk)
 
     async def UpdateMedia(
         self, request: media_pb2.UpdateMediaRequest, context: object
@@ -77,6 +86,23 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             stored_media_pb2.DeleteMediaRequest(media_id=request.media_id, request_id=request.request_id)
         )
         return media_pb2.DeleteMediaResponse()
+
+    @contextmanager
+    def _downloading(self, user_id: int) -> Iterator[None]:
+        """Let somebody download. Who does not read what comes would else take the places of all other calls.
+
+        Raises:
+            ResourceExhausted: too many downloads of theirs are under way.
+        """
+        if self._downloads[user_id] >= _MOST_DOWNLOADS:
+            raise overloaded(f"{_MOST_DOWNLOADS} downloads of the account are under way")
+        self._downloads[user_id] += 1
+        try:
+            yield
+        finally:
+            self._downloads[user_id] -= 1
+            if not self._downloads[user_id]:
+                del self._downloads[user_id]
 
 
 async def _passed_on(

@@ -27,8 +27,8 @@ class ShortProfiles:
 
     Args:
         users: Stub of UserService.
-        user_events, post_events: Of the users and the posts service. While that of posts is silent nobody has a new avatar
-            here; while that of users is, everybody is asked for.
+        user_events, post_events: Of the users and the posts service. While that of posts is silent nobody has a new
+            avatar here; while that of users is, everybody is asked for.
     """
 
     def __init__(self, users: Any, avatars: Avatars, user_events: Follower, post_events: Follower) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import click
 import peewee
@@ -19,16 +17,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from chassis import audit as audit_log
 from chassis import background, consumer, events, tombstones
-from chassis.consistency import AT_ONCE, BOTTOM, CounterColumn, Reference
+from chassis.consistency import BOTTOM, CounterColumn, Reference
 from chassis.settings import Settings
 from chassis.store import Database, Store
 from services.posts import audit as posts
 from services.social import audit as social
 from services.users import audit as users
+from suite.audit_images import ImageChecks
+from suite.checks import Check, Page, in_parts, parts, record
 from suite.composition import GATEWAY, SERVICES, Assembly
 from suite.databases import open_store, path_of
+from suite.images import place_of, store_of_images
 from suite.serving import data_lock, together
 
 ROWS = {"users": users.ROWS, "posts": posts.ROWS, "social": social.ROWS}
@@ -41,31 +41,6 @@ _PAUSE_SECONDS = 0.05
 _STANDSTILL_SECONDS = consumer.WAIT_SECONDS + 2.0
 
 
-class Page(NamedTuple):
-    """Some of what a check compares: how much, what differs of it, and the id to go on above (None: that was all)."""
-
-    size: int
-    suspicious: Sequence[int | str]
-    above: int | None
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that is compared.
-
-    Attributes:
-        page: Compares some, above an id. What differs may be on its way still.
-        remaining: Those of what differed that differ now that all that was on its way has come.
-        mend: Mends what differs, some at a time. Without it, what goes on beside the calls of a suite does.
-    """
-
-    service: str
-    name: str
-    page: Callable[[int], Page]
-    remaining: Callable[[Sequence[Any]], Sequence[int | str]]
-    mend: Callable[[Sequence[Any]], None] | None = None
-
-
 @dataclass(frozen=True)
 class Result:
     """What a check found."""
@@ -76,7 +51,11 @@ class Result:
 
 
 @click.command(short_help="Compare what the services have stored with each other.")
-@click.option("--repair", is_flag=True, help="Mend what differs: count anew, erase what refers to nothing.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mend what differs: count anew, erase what refers to nothing, delete images that are unknown.",
+)
 @click.option(
     "--wait",
     type=click.FloatRange(0),
@@ -88,10 +67,11 @@ class Result:
 @click.pass_obj
 def audit(settings: Settings, repair: bool, wait: float) -> None:
     """Compare what the services have stored with each other: counters with rows, rows with the users and posts that
-    they refer to, what is gone with what is left of it, how far the event logs were read, and the files themselves.
+    they refer to, what is gone with what is left of it, images with the store of their blobs, how far the event logs
+    were read, and the files themselves.
 
-    Works on the databases in INSTA_DATA, whether the suite runs on them or not. What differs because it is under way is
-    waited for. Fails if anything differs; with --repair, if anything differs then.
+    Works on the databases in INSTA_DATA and the images in INSTA_MEDIA_URL, whether the suite runs on them or not. What
+    differs because it is under way is waited for. Fails if anything differs; with --repair, if anything differs then.
     """
     missing = [name for name in ROWS if not path_of(settings, SERVICES[name]).exists()]
     if missing:
@@ -103,7 +83,9 @@ def audit(settings: Settings, repair: bool, wait: float) -> None:
         for name in ROWS:
             stores[name] = open_store(settings, SERVICES[name])
             opened.callback(stores[name].close)
-        results = _audit(stores, wait)
+        place = place_of(settings)
+        blobs = opened.enter_context(store_of_images(settings))
+        results = _audit(stores, ImageChecks(stores["posts"], blobs, place), wait)
         _print(results)
         if repair and _differs(results):
             if any(result.differing for result in results if result.check.name == _INTEGRITY):
@@ -116,21 +98,21 @@ def audit(settings: Settings, repair: bool, wait: float) -> None:
                 for _ in ROWS:
                     # What one service erases, others hear of afterwards.
                     Arrivals(stores).wait(wait)
-                results = _audit(stores, wait)
+                results = _audit(stores, ImageChecks(stores["posts"], blobs, place), wait)
             click.echo("\nAfter the repair:")
             _print(results)
     if _differs(results):
         sys.exit(1)
 
 
-def _audit(stores: Mapping[str, Store], wait: float) -> list[Result]:
+def _audit(stores: Mapping[str, Store], images: ImageChecks, wait: float) -> list[Result]:
     """Run all checks. What is found at first counts if it is still there once the events until then have arrived."""
     arrivals = Arrivals(stores)
     results = [_scan(_integrity_check(name, store)) for name, store in stores.items()]
     if _differs(results):
         # What is read of a damaged file means nothing.
         return results
-    results += [_scan(check) for check in _checks(stores, arrivals)]
+    results += [_scan(check) for check in (*_checks(stores, arrivals), *images.checks())]
     if _differs(results):
         arrivals.wait(wait)
     return [
@@ -232,7 +214,7 @@ def _counter_check(service: str, store: Store, counter: CounterColumn) -> Check:
         store.write_now(_recount, service, counter, ids)
 
     return Check(
-        service, counter.name, page, lambda ids: _in_parts(ids, lambda part: store.read_now(counter.wrong, part)), mend
+        service, counter.name, page, lambda ids: in_parts(ids, lambda part: store.read_now(counter.wrong, part)), mend
     )
 
 
@@ -253,7 +235,7 @@ def _reference_check(service: str, stores: Mapping[str, Store], reference: Refer
         if service != owner and arrivals.behind(service, owner):
             # Not known yet: the event may be among those that are still to be read.
             return []
-        return _in_parts(ids, lambda part: orphans(store.read_now(reference.among, part)))
+        return in_parts(ids, lambda part: orphans(store.read_now(reference.among, part)))
 
     def mend(ids: Sequence[int]) -> None:
         store.write_now(_bury, service, kind, ids)
@@ -280,7 +262,7 @@ def _tombstone_checks(service: str, stores: Mapping[str, Store], kind: str) -> I
         return page
 
     def again(differing: Callable[[Sequence[tombstones.Gone]], list[int]]) -> Callable[[Sequence[int]], Sequence[int]]:
-        return lambda ids: _in_parts(ids, lambda part: differing(store.read_now(tombstones.among_ids, kind, part)))
+        return lambda ids: in_parts(ids, lambda part: differing(store.read_now(tombstones.among_ids, kind, part)))
 
     def existing(gone: Sequence[tombstones.Gone]) -> list[int]:
         ids = [one.id for one in gone]
@@ -366,7 +348,7 @@ def _repair(results: Iterable[Result]) -> None:
     for result in results:
         mend = result.check.mend
         if mend:
-            for part in _parts(result.differing):
+            for part in parts(result.differing):
                 mend(part)
 
 
@@ -375,21 +357,17 @@ def _repair(results: Iterable[Result]) -> None:
 
 def _recount(db: Database, service: str, counter: CounterColumn, ids: Sequence[int]) -> None:
     counter.recount(db, ids)
-    _record("counters counted anew", service, counter.name, ids)
+    record("counters counted anew", service, counter.name, len(ids))
 
 
 def _bury(db: Database, service: str, kind: str, ids: Sequence[int]) -> None:
     ROWS[service].bury(db, kind, ids)
-    _record("rows left to erasure", service, kind, ids)
+    record("rows left to erasure", service, kind, len(ids))
 
 
 def _revive(db: Database, service: str, kind: str, ids: Sequence[int]) -> None:
     tombstones.drop(db, kind, ids)
-    _record("tombstones removed", service, kind, ids)
-
-
-def _record(action: str, service: str, subject: str, ids: Sequence[int]) -> None:
-    audit_log.record(f"repair: {action}", service=service, subject=subject, count=len(ids), operator_uid=os.getuid())
+    record("tombstones removed", service, kind, len(ids))
 
 
 def _damage(db: Database) -> list[str]:
@@ -404,15 +382,6 @@ def _damage(db: Database) -> list[str]:
 
 def _data_version(db: Database) -> int:
     return int(db.execute_sql("PRAGMA data_version").fetchall()[0][0])
-
-
-def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(ids), AT_ONCE):
-        yield ids[start : start + AT_ONCE]
-
-
-def _in_parts(ids: Sequence[int], query: Callable[[Sequence[int]], list[int]]) -> list[int]:
-    return [found for part in _parts(ids) for found in query(part)]
 
 
 def _differs(results: Iterable[Result]) -> bool:
@@ -436,3 +405,5 @@ def _print(results: Sequence[Result]) -> None:
             some = ", ".join(map(str, result.differing[:_SHOWN]))
             more = f" and {len(result.differing) - _SHOWN:,} more" if len(result.differing) > _SHOWN else ""
             click.echo(f"{result.check.service}: {result.check.name}: {some}{more}")
+            if result.check.advice is not None:
+                click.echo(result.check.advice())

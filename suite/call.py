@@ -19,43 +19,23 @@ from google.protobuf import (
     message,
     message_factory,
 )
-from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_status import rpc_status
 
-from chassis.call import TRACE_KEY
 from chassis.settings import Settings
-from suite import client, operator
-from suite.check import unreachable
-from suite.composition import GATEWAY
+from suite import client, failures
+from suite.client import Metadata
 
-Metadata = Sequence[tuple[str, str]]
+_UPLOAD = "insta.gateway.v1.MediaService.UploadMedia"
 
 
 @click.command()
 @click.argument("method", required=False)
 @click.argument("fields", metavar="[FIELD=VALUE]...", nargs=-1)
 @click.option("-d", "--data", metavar="JSON", help="The whole request as JSON; @ reads it from standard input.")
-@click.option(
-    "--address",
-    metavar="HOST:PORT",
-    default=GATEWAY.name,
-    help="The server, or the name of a part.  [default: gateway, at INSTA_LISTEN or 127.0.0.1:50051]",
-)
+@client.address
 @client.trusted
-@click.option(
-    "--token",
-    metavar="TOKEN",
-    envvar="INSTA_TOKEN",
-    show_envvar=True,
-    help="An access token to send, as Login answers it.",
-)
-@click.option(
-    "--as",
-    "user",
-    metavar="USER",
-    help="Call as this person (a username, or id:7), by the right of access to the users database in INSTA_DATA.",
-)
+@client.token
+@client.as_user
 @click.option(
     "--timeout",
     type=click.FloatRange(0.01),
@@ -92,11 +72,7 @@ def call(
     maps can also be given as JSON. The response is JSON as grpcurl prints it; an error goes to standard error, with all
     that the server tells about it.
     """
-    metadata: Metadata = ()
-    if user is not None:
-        token = operator.issue_token(settings, user).text
-    if token:
-        metadata = (("authorization", f"Bearer {token}"),)
+    metadata = client.metadata(settings, token, user)
     target = client.target(settings, address, authorities)
     with target.channel() as channel:
         server = _Server(channel, metadata, timeout)
@@ -109,7 +85,7 @@ def call(
             for response in server.call(found, request):
                 click.echo(server.json(response))
         except grpc.RpcError as error:
-            click.echo(_told(target.address, error), err=True)
+            click.echo(failures.told(target.address, error), err=True)
             sys.exit(1)
 
 
@@ -166,7 +142,9 @@ class _Server:
     def call(self, method: descriptor.MethodDescriptor, request: message.Message) -> Iterator[message.Message]:
         """The responses: one, or those of a stream as they come."""
         if method.client_streaming:
-            raise click.ClickException(f"{method.full_name} takes a stream of requests, which is not possible here.")
+            instead = " Upload an image with: insta media upload FILE" if method.full_name == _UPLOAD else ""
+            text = f"{method.full_name} takes a stream of requests, which is not possible here.{instead}"
+            raise click.ClickException(text)
         kind: Any = self._channel.unary_stream if method.server_streaming else self._channel.unary_unary
         invoke = kind(
             f"/{method.containing_service.full_name}/{method.name}",
@@ -282,31 +260,3 @@ def _field(of: descriptor.Descriptor, name: str) -> descriptor.FieldDescriptor:
         there = f"It has: {', '.join(of.fields_by_name)}." if of.fields else "It has none."
         raise click.ClickException(f"{of.name} has no field {name}. {there}")
     return field
-
-
-def _told(address: str, error: grpc.RpcError) -> str:
-    """A failure with all that the server said about it."""
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
-    if error.code() is grpc.StatusCode.UNAVAILABLE and TRACE_KEY not in trailers:
-        return f"Error: {unreachable(address, error)}"
-    told = [("code", error.code().name), ("message", error.details())]
-    status = rpc_status.from_call(error)
-    for detail in status.details if status else ():
-        told += _detail(detail)
-    if TRACE_KEY in trailers:
-        told.append(("trace id", trailers[TRACE_KEY]))
-    return "\n".join(f"{name + ':':10}{text}" for name, text in told)
-
-
-def _detail(detail: Any) -> Iterator[tuple[str, str]]:
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    retry = error_details_pb2.RetryInfo()
-    if detail.Unpack(info):
-        yield "reason", info.reason
-        yield from info.metadata.items()
-    elif detail.Unpack(bad_request):
-        for violation in bad_request.field_violations:
-            yield "field", f"{violation.field}: {violation.description}"
-    elif detail.Unpack(retry):
-        yield "retry", f"in {retry.retry_delay.ToTimedelta().total_seconds():g} s"

@@ -1,7 +1,8 @@
-"""How commands reach a running server: any by its address, the parts of the suite by their names."""
+"""How commands reach a running server, any by its address, the parts of the suite by their names, and as whom."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,18 @@ import click
 import grpc
 
 from chassis.settings import Settings
-from suite import tls
+from suite import operator, tls
 from suite.composition import GATEWAY, SERVICES, address_of
 from suite.serving import listen_address
 
+Metadata = Sequence[tuple[str, str]]
+
+address = click.option(
+    "--address",
+    metavar="HOST:PORT",
+    default=GATEWAY.name,
+    help="The server, or the name of a part.  [default: gateway, at INSTA_LISTEN or 127.0.0.1:50051]",
+)
 trusted = click.option(
     "--tls-ca",
     "authorities",
@@ -21,6 +30,19 @@ trusted = click.option(
     envvar="INSTA_TLS_CA",
     show_envvar=True,
     help="Speak TLS, and trust the certificates in this PEM file and those that they issued.",
+)
+token = click.option(
+    "--token",
+    metavar="TOKEN",
+    envvar="INSTA_TOKEN",
+    show_envvar=True,
+    help="An access token to send, as Login answers it.",
+)
+as_user = click.option(
+    "--as",
+    "user",
+    metavar="USER",
+    help="Call as this person (a username, or id:7), by the right of access to the users database in INSTA_DATA.",
 )
 
 
@@ -69,3 +91,14 @@ def target(settings: Settings, address: str, authorities: Path | None) -> Target
     if part not in (GATEWAY, None) and (peer := tls.peer_of_operator(settings)) is not None:
         return Target(address, peer.channel_credentials(), part.name)
     return Target(address)
+
+
+def metadata(settings: Settings, token: str | None, user: str | None) -> Metadata:
+    """What is sent to be let in: a token that is given, or one issued for a user. Empty: nothing.
+
+    Raises:
+        click.ClickException: there is no such user, or the database cannot be used.
+    """
+    if user is not None:
+        token = operator.issue_token(settings, user).text
+    return (("authorization", f"Bearer {token}"),) if token else ()

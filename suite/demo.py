@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import shlex
-from contextlib import suppress
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -16,18 +18,22 @@ import peewee
 
 from chassis import errors, validation
 from chassis.query import compiled, param
-from chassis.settings import Settings
+from chassis.settings import SettingError, Settings
 from chassis.store import Database, Store
 from insta.users.v1 import users_pb2
+from services.posts.media import records
+from services.posts.media.blob_store import BlobStore, open_blob_store
 from services.social import follows
 from services.users import accounts
 from services.users.models import User
 from services.users.passwords import Passwords
-from suite import bulk, demo_network, demo_words
+from suite import bulk, demo_gallery, demo_network, demo_words
 from suite.demo_network import Network, Newcomer, Sizes
 from suite.demo_report import Report
 
 _NUMBER = click.IntRange(0)
+# A seventh of a second of CPU each: most of the time that the demo takes.
+_PICTURES = 40
 
 
 @click.command()
@@ -37,6 +43,13 @@ _NUMBER = click.IntRange(0)
 @click.option("--comments", type=_NUMBER, metavar="N", default=2_000, show_default=True, help="Comments on them.")
 @click.option(
     "--follows", type=_NUMBER, metavar="N", default=3_000, show_default=True, help="Follows among these people."
+)
+@click.option(
+    "--pictures",
+    type=_NUMBER,
+    metavar="N",
+    show_default=f"{_PICTURES}, or as many as there is a place for",
+    help="Pictures to draw: for the newest posts, up to 3 in each, and as avatars of the most popular people.",
 )
 @click.option("--seed", type=int, metavar="N", default=1, show_default=True, help="Another seed makes another network.")
 @click.option(
@@ -49,13 +62,18 @@ _NUMBER = click.IntRange(0)
 )
 @click.option("--password", default="sunny afternoon", show_default=True, help="The password of all these people.")
 @click.pass_obj
-def demo(settings: Settings, /, seed: int, until: datetime.datetime, password: str, **sizes: int) -> None:
-    """Add made-up people, their posts, likes, comments and follows.
+def demo(
+    settings: Settings, /, pictures: int | None, seed: int, until: datetime.datetime, password: str, **sizes: int
+) -> None:
+    """Add made-up people, their posts, pictures, likes, comments and follows.
 
-    Goes straight into the databases in INSTA_DATA, whether the suite is running or not; calls go on meanwhile. The same
-    seed and sizes make the same network. Once more adds as many people again, under other names.
+    Goes straight into the databases in INSTA_DATA and the store of images, whether the suite is running or not; calls
+    go on meanwhile. The same seed and sizes make the same network. Once more adds as many people again, under other
+    names.
     """
-    wanted = Sizes(**sizes, follow_limit=follows.LIMIT)
+    wanted = Sizes(**sizes, follow_limit=follows.LIMIT, pictures=pictures or 0)
+    if pictures is None:
+        wanted = dataclasses.replace(wanted, pictures=min(_PICTURES, wanted.possible_pictures))
     try:
         wanted.check()
     except ValueError as wrong:
@@ -64,10 +82,16 @@ def demo(settings: Settings, /, seed: int, until: datetime.datetime, password: s
     try:
         _check_password(password)
         password_hash = asyncio.run(Passwords(settings.bcrypt_cost).hash(password))
-        with bulk.open_stores(settings) as stores:
-            _fill(network, stores, password_hash)
+        with bulk.open_stores(settings) as stores, ExitStack() as opened:
+            blobs = opened.enter_context(closing(open_blob_store(settings))) if wanted.pictures else None
+            _fill(network, stores, blobs, password_hash)
     except errors.Error as wrong:
         raise click.ClickException(wrong.text) from None
+    except SettingError as wrong:
+        raise click.ClickException(str(wrong)) from None
+    except BrokenProcessPool:
+        text = "a process that drew pictures was ended. Draw none: --pictures 0. What was added until then stays."
+        raise click.ClickException(text) from None
     except (apsw.Error, peewee.PeeweeException) as failure:
         text = f"{failure}. What was added to {settings.data} until then stays, and is counted."
         raise click.ClickException(text) from None
@@ -81,15 +105,21 @@ def _check_password(password: str) -> None:
     validation.check(request)
 
 
-def _fill(network: Network, stores: dict[str, Store], password_hash: bytes) -> None:
+def _fill(network: Network, stores: dict[str, Store], blobs: BlobStore | None, password_hash: bytes) -> None:
     users, posts, social = stores["users"], stores["posts"], stores["social"]
     sizes = network.sizes
     report = Report()
     with report.phase("people", sizes.users) as made:
         add_people = partial(_add_people, network, password_hash, network.rng("usernames"))
         bulk.load(users, demo_network.people(network), add_people, made)
+    post_rows = demo_network.posts(network)
+    media_ids: list[int] = []
+    if blobs is not None:
+        with report.phase("pictures", sizes.pictures) as made:
+            processes = demo_gallery.processes_for(sizes.pictures)
+            media_ids = demo_gallery.fill(posts, blobs, demo_network.pictures(network), made, processes)
     with report.phase("posts", sizes.posts) as made:
-        bulk.load(posts, demo_network.posts(network), partial(_add_posts, network), made)
+        bulk.load(posts, post_rows, partial(_add_posts, network, media_ids), made)
     with report.phase("likes", sizes.likes) as made:
         bulk.load(social, demo_network.likes(network), bulk.add_likes, made)
     with report.phase("comments", sizes.comments) as made:
@@ -130,8 +160,12 @@ def _add_person(password_hash: bytes, rng: Random, newcomer: Newcomer, db: Datab
             )
 
 
-def _add_posts(network: Network, rows: list[dict[str, Any]], db: Database) -> None:
-    network.post_ids += bulk.add_posts(rows, db)
+def _add_posts(network: Network, media_ids: list[int], rows: list[dict[str, Any]], db: Database) -> None:
+    for row, post_id in zip(rows, bulk.add_posts(rows, db), strict=True):
+        numbers = network.illustrated.get(len(network.post_ids))
+        if numbers:
+            records.show_in_post(db, post_id, row["author_id"], media_ids[numbers.start : numbers.stop])
+        network.post_ids.append(post_id)
 
 
 def _invite(network: Network, password: str) -> None:
@@ -144,3 +178,5 @@ def _invite(network: Network, password: str) -> None:
         "or, without a password, as an operator on this machine:\n"
         f"  insta call ProfileService.GetProfile username={username} --as {username}"
     )
+    if network.illustrated:
+        click.echo(f"  insta call PostService.GetPost post_id={network.post_ids[-1]} --as {username}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from suite import demo_words
 
 _YEAR = 365 * 86_400_000_000
+_PICTURES_PER_POST = 3
 # After so many likes other people are about: so few of them that their likes share pages of the index, which doubles
 # the speed, and enough for a network.
 _CROWD_LIKES = 10_000
@@ -32,6 +34,12 @@ class Sizes:
     comments: int
     follows: int
     follow_limit: int
+    pictures: int
+
+    @property
+    def possible_pictures(self) -> int:
+        """How many pictures there is a place for."""
+        return self.users + _PICTURES_PER_POST * self.posts
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -42,6 +50,11 @@ class Sizes:
         limits = {
             "posts": (self.posts, None if self.users else 0, "without people"),
             "likes": (self.likes, self.users * self.posts, "at most one per person and post"),
+            "pictures": (
+                self.pictures,
+                self.possible_pictures,
+                f"at most one of each person, and {_PICTURES_PER_POST} in each post",
+            ),
             "comments": (self.comments, None if self.posts else 0, "without posts"),
             "follows": (
                 self.follows,
@@ -64,6 +77,9 @@ class Network:
     Attributes:
         end: When everything has happened, in microseconds since 1970.
         active, popular: Indexes of people, each as often as they do something, or are followed.
+        portrayed: Those of the most popular people, who have avatars.
+        illustrated: The numbers of the pictures in each post that has some, by its index: in the newest posts. Before
+            them those of avatars are counted.
     """
 
     seed: int
@@ -71,6 +87,8 @@ class Network:
     end: int
     active: list[int] = field(init=False)
     popular: list[int] = field(init=False)
+    portrayed: list[int] = field(init=False)
+    illustrated: dict[int, range] = field(init=False)
     user_ids: list[int] = field(default_factory=list)
     joined: list[int] = field(default_factory=list)
     usernames: list[str] = field(default_factory=list)
@@ -82,10 +100,33 @@ class Network:
         rng = self.rng("ranks")
         self.active = _ranked(rng, self.sizes.users, 0.7)
         self.popular = _ranked(rng, self.sizes.users, 0.9)
+        portraits = min(self.sizes.users, max(self.sizes.pictures // 4, self._too_many_for_posts()))
+        self.portrayed = list(itertools.islice(dict.fromkeys(self.popular), portraits))
+        self.illustrated = _hung(self.rng("hanging"), self.sizes, portraits)
 
     def rng(self, subject: str) -> Random:
         """The random numbers of one subject: how many another one takes is of no importance to it."""
         return Random(f"{self.seed} {subject}")
+
+    def _too_many_for_posts(self) -> int:
+        return self.sizes.pictures - _PICTURES_PER_POST * self.sizes.posts
+
+
+class WantedPicture(NamedTuple):
+    """A picture that is to be drawn.
+
+    Attributes:
+        number: From 0 on.
+        seed: Of the random numbers that it is drawn with.
+        portrait: Whether it is its owner's avatar, and not in a post.
+        create_time: In microseconds since 1970.
+    """
+
+    number: int
+    seed: str
+    portrait: bool
+    owner_id: int
+    create_time: int
 
 
 class Newcomer(NamedTuple):
@@ -109,21 +150,39 @@ def people(network: Network) -> Iterator[Newcomer]:
 
 
 def posts(network: Network) -> Iterator[dict[str, Any]]:
-    """Posts by the names of their columns, the oldest first."""
+    """Posts by the names of their columns, the oldest first. Whose they are is known before the first one comes."""
     rng = network.rng("posts")
     authors = rng.choices(network.active, k=network.sizes.posts) if network.sizes.posts else []
     for create_time, author in sorted((_between(rng, network.joined[who], network.end), who) for who in authors):
         network.posted.append(create_time)
         network.authors.append(author)
+    return _written(network, rng)
+
+
+def _written(network: Network, rng: Random) -> Iterator[dict[str, Any]]:
+    for post, (create_time, author) in enumerate(zip(network.posted, network.authors, strict=True)):
         pictures = 1 if rng.random() < 0.7 else rng.randint(2, 5)
         seeds = [rng.randrange(1_000_000) for _ in range(pictures)]
+        addresses = [f"https://picsum.photos/seed/{seed}/1080/1080" for seed in seeds]
         yield {
             "author_id": network.user_ids[author],
             "title": demo_words.title(rng),
             "description": demo_words.description(rng),
-            "image_urls": json.dumps([f"https://picsum.photos/seed/{seed}/1080/1080" for seed in seeds]),
+            "image_urls": json.dumps([] if post in network.illustrated else addresses),
             "create_time": create_time,
         }
+
+
+def pictures(network: Network) -> Iterator[WantedPicture]:
+    """Pictures in the order of their numbers: of people and posts that are known."""
+    for number, who in enumerate(network.portrayed):
+        yield WantedPicture(
+            number, f"{network.seed} picture {number}", True, network.user_ids[who], network.joined[who]
+        )
+    for post, numbers in network.illustrated.items():
+        author_id = network.user_ids[network.authors[post]]
+        for number in numbers:
+            yield WantedPicture(number, f"{network.seed} picture {number}", False, author_id, network.posted[post])
 
 
 def likes(network: Network) -> Iterator[tuple[int, int, int]]:
@@ -183,6 +242,20 @@ def _ranked(rng: Random, count: int, exponent: float) -> list[int]:
     weights = [(rank + 3) ** -exponent for rank in range(count)]
     scale = 8 * count / sum(weights) if weights else 0
     return [number for number, weight in zip(order, weights, strict=True) for _ in range(max(1, round(weight * scale)))]
+
+
+def _hung(rng: Random, sizes: Sizes, number: int) -> dict[int, range]:
+    """The numbers of pictures from `number` on, by the posts that show them, the newest first."""
+    shown = {}
+    for post in reversed(range(sizes.posts)):
+        left = sizes.pictures - number
+        if not left:
+            break
+        # No fewer than leave enough for the older posts.
+        count = min(left, max(rng.choice((1, 1, 1, 2, 3)), left - _PICTURES_PER_POST * post))
+        shown[post] = range(number, number + count)
+        number += count
+    return shown
 
 
 def _appeal(network: Network, rng: Random) -> list[float]:

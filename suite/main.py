@@ -7,6 +7,7 @@ import gc
 import os
 import pkgutil
 import sys
+from typing import Any
 
 import click
 
@@ -28,6 +29,7 @@ _COMMANDS = {
     "demo": "suite.demo:demo",
     "call": "suite.call:call",
     "check": "suite.check:check",
+    "media": "suite.media:media",
     "client-config": "suite.client_config:client_config",
     "audit": "suite.audit:audit",
     "backup": "suite.backup:backup",
@@ -53,6 +55,12 @@ class _Commands(click.Group):
             gc.enable()
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingError as wrong:
+            raise click.ClickException(str(wrong)) from None
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Settings, from the environment"):
             formatter.write_dl(
@@ -67,11 +75,8 @@ class _Commands(click.Group):
 @click.pass_context
 def main(context: click.Context) -> None:
     """Runs the suite, or one of its services, and operates it."""
-    try:
-        settings = chassis_settings.from_environment(os.environ)
-        callers.allowed(settings)
-    except SettingError as wrong:
-        raise click.ClickException(str(wrong)) from None
+    settings = chassis_settings.from_environment(os.environ)
+    callers.allowed(settings)
     if "INSTA_LOG_PRETTY" not in os.environ:
         settings = dataclasses.replace(settings, log_pretty=sys.stderr.isatty())
     logs.configure(settings.log_level, settings.log_pretty, log_context)

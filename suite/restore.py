@@ -1,4 +1,4 @@
-"""`insta restore`: puts a backup in the place of the databases."""
+"""`insta restore`: puts a backup in the place of the databases, and images back that are missing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from chassis.models import skip_ids
 from chassis.settings import Settings
 from chassis.store import Database
 from services.users import keys, sessions
+from suite import image_copies
 from suite.audit import ROWS
 from suite.backup import (
     FORMAT,
@@ -33,6 +34,7 @@ from suite.backup import (
 )
 from suite.composition import SERVICES
 from suite.databases import open_store, path_of, restore_to_finish
+from suite.images import place_of
 from suite.serving import data_lock
 
 # In the folder of new databases: where those of before are kept.
@@ -48,6 +50,9 @@ def restore(settings: Settings, directory: Path, replace: bool) -> None:
 
     Everything is as it was when the backup was made: what was deleted afterwards is there again. But all sessions are
     ended, and a new key signs access tokens, so that none that was revoked since is accepted again.
+
+    Images of the backup that are missing in INSTA_MEDIA_URL, which has to be a folder, are put back there first. None
+    is removed: insta media gc deletes those that the databases do not know then.
     """
     try:
         _restore(settings, directory, replace)
@@ -66,7 +71,9 @@ def _restore(settings: Settings, directory: Path, replace: bool) -> None:
             kept = _put_in_place(settings)
             click.echo(f"Finished the restore that was interrupted. What was there before is in {kept}.")
             return
-        copies = _read_manifest(directory)
+        copies, images = _read_manifest(directory)
+        if images is not None:
+            _require_whole(directory, images)
         there = [copy.file for copy in copies if path_of(settings, SERVICES[copy.name]).exists()]
         if there and not replace:
             raise click.ClickException(f"there is {there[0]} in {data} already. With --replace it is kept elsewhere.")
@@ -83,13 +90,17 @@ def _restore(settings: Settings, directory: Path, replace: bool) -> None:
             (staging / _KEPT).write_text(kept_name)
             for path in (*staging.iterdir(), staging):
                 sync(path)
+            put_back = _put_images_back(settings, directory, images)
             # From here on it will be finished, by this process or by the next.
             staging.rename(restore_to_finish(settings))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         kept = _put_in_place(settings)
-    audit.record("backup restored", folder=str(directory), kept=str(kept or ""), operator_uid=os.getuid())
-    print_copies(copies)
+    audit.record(
+        "backup restored", folder=str(directory), kept=str(kept or ""), images=put_back, operator_uid=os.getuid()
+    )
+    print_copies(copies, images)
+    _tell_of_images(settings, directory, images, put_back)
     click.echo("All sessions are ended, and no access token from before is accepted. Restart what runs elsewhere, too.")
     if kept:
         click.echo(
@@ -97,7 +108,7 @@ def _restore(settings: Settings, directory: Path, replace: bool) -> None:
         )
 
 
-def _read_manifest(directory: Path) -> list[Copy]:
+def _read_manifest(directory: Path) -> tuple[list[Copy], image_copies.Images | None]:
     """What a backup consists of.
 
     Raises:
@@ -109,6 +120,9 @@ def _read_manifest(directory: Path) -> list[Copy]:
         if version != FORMAT:
             raise click.ClickException(f"{directory} has the format {version}; this version of insta knows {FORMAT}.")
         copies = [Copy(**entry) for entry in manifest["databases"]]
+        # A backup of an earlier version says nothing of images.
+        said = manifest.get("images")
+        images = image_copies.Images(**said) if said else None
     except FileNotFoundError:
         raise click.ClickException(f"{directory} is no backup: it has no {MANIFEST}.") from None
     except (ValueError, KeyError, TypeError):
@@ -118,7 +132,42 @@ def _read_manifest(directory: Path) -> list[Copy]:
         raise click.ClickException(
             f"{directory} is no backup: its {MANIFEST} names other databases than {', '.join(ORDER)}."
         )
-    return copies
+    return copies, images
+
+
+def _require_whole(directory: Path, images: image_copies.Images) -> None:
+    """Look whether a backup has all its images.
+
+    Raises:
+        click.ClickException: it has not.
+    """
+    there = image_copies.count(directory / image_copies.IMAGES)
+    if there != images:
+        raise click.ClickException(
+            f"{directory} is no whole backup: it has {there.folders:,} images of {there.size:,} bytes, and {MANIFEST}"
+            f" says {images.folders:,} of {images.size:,}."
+        )
+
+
+def _put_images_back(settings: Settings, directory: Path, images: image_copies.Images | None) -> int:
+    """Put back the images that the store lacks. Returns how many."""
+    if images is None or settings.media_folder is None:
+        return 0
+    count = image_copies.put_back(directory / image_copies.IMAGES, settings.media_folder)
+    os.sync()
+    return count
+
+
+def _tell_of_images(settings: Settings, directory: Path, images: image_copies.Images | None, put_back: int) -> None:
+    place = place_of(settings)
+    if images is None:
+        click.echo(f"The backup has no images: those in {place} are as they were.")
+    elif settings.media_folder is None:
+        click.echo(f"The images in {directory / image_copies.IMAGES} were not put back: {place} is no folder.")
+    elif put_back:
+        click.echo(f"Of these images {put_back:,} were missing in {place}, and are there again.")
+    else:
+        click.echo(f"None of these images was missing in {place}.")
 
 
 def _stage(copy: Copy, directory: Path, staging: Path) -> None:

@@ -24,7 +24,6 @@ from chassis.server import NoSocketFolder, is_loopback
 from chassis.service import Service
 from chassis.settings import Settings
 from chassis.web import WebServer
-from services.posts.media import web as images
 from suite import tls
 from suite.composition import GATEWAY, SERVICES, Assembly
 
@@ -140,7 +139,7 @@ async def _serve(
         # What is there now stays. To look through all of it for garbage would halt every call for some 50 ms, at times.
         gc.collect()
         gc.freeze()
-        images_url = "" if web is None else images.url(settings)
+        images_url = "" if web is None else settings.media_base_url
         announce(Addresses(f"{listen.rpartition(':')[0]}:{port}", metrics, images_url))
         if supervised:
             # The supervisor holds the other end; it closes when the supervisor dies, however it dies.

@@ -46,7 +46,7 @@ class RunningSuite:
         mode: A key of `MODES`.
         address: host:port of the gateway.
         metrics_url: Of the gateway's process, or of all workers.
-        images_url: Of the posts service, or of all workers.
+        images_url: Of the posts service, or of all workers. Empty: images are in a bucket.
         addresses: host:port of each part that listens.
         environment: With it the `insta` command works on the same data.
         said: What it printed when it was ready.
@@ -154,12 +154,11 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
         said = _announced(process, log)
         parts = {name: (grpc, metrics) for name, grpc, metrics in _READY.findall(said)}
         images = _IMAGES.search(said)
-        assert images is not None
         yield RunningSuite(
             mode=mode,
             address=parts["gateway"][0],
             metrics_url=parts["gateway"][1],
-            images_url=images[1],
+            images_url=images[1] if images else "",
             addresses={name: grpc for name, (grpc, _) in parts.items()},
             environment=given,
             process=process,

@@ -49,6 +49,8 @@ def test_the_tour_works_as_it_stands_on_a_fresh_suite(tmp_path: Path) -> None:
         '"viewerLiked": true',
         '"viewerFollows": true',
         "Worth the early hour",
+        "/media/",
+        '"altText": "The Mandelbrot set"',
         "insta.gateway.v1.PostService",
         "// Posts, their likes and their comments.",
     ):

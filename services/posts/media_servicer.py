@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
 from chassis import clock, errors
 from chassis.call import caller
@@ -37,23 +38,16 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         self, requests: AsyncIterator[media_pb2.UploadMediaRequest], context: object
     ) -> media_pb2.UploadMediaResponse:
         owner_id = caller().user_id
-        header = await _header(requests)
-        await self._store.read(records.require_room, owner_id)
-        with self._room.taken(owner_id, header.size):
-            data = await receiving.receive(_chunks(requests), header.size)
-            # Of an upload that comes again the file has to be the same, too.
-            header.sha256 = _checked_digest(header, data)
-            earlier = await self._replies.find(header, media_pb2.UploadMediaResponse)
-            if earlier is not None:
-                return earlier
-
-            async def write(add: Callable[[Database], MediaRow]) -> media_pb2.UploadMediaResponse:
-                def change(db: Database) -> media_pb2.UploadMediaResponse:
-                    return media_pb2.UploadMediaResponse(media=self._messages.media(add(db)))
-
-                return await self._replies.write(header, media_pb2.UploadMediaResponse, change)
-
-            return await self._studio.make(owner_id, data, header.content_type, header.alt_text, write)
+        with self._room.entered(owner_id):
+            header = await _header(requests)
+            if not header.request_id:
+                # One that comes again needs no room: it is known as such when all of it is there.
+                await self._store.read(records.require_room, owner_id)
+            with self._room.taken(header.size):
+                data = await receiving.receive(_chunks(requests), header.size)
+                # Of an upload that comes again the file has to be the same, too.
+                header.sha256 = _checked_digest(header, data)
+                return await self._made(owner_id, header, data)
 
     async def StartUpload(
         self, request: media_pb2.StartUploadRequest, context: object
@@ -77,19 +71,14 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def FinishUpload(
         self, request: media_pb2.FinishUploadRequest, context: object
     ) -> media_pb2.FinishUploadResponse:
-        owner_id = caller().user_id
-        started = await self._store.read(direct_uploads.get, owner_id, request.upload_id)
-
-        async def write(add: Callable[[Database], MediaRow]) -> media_pb2.FinishUploadResponse:
-            def change(db: Database) -> media_pb2.FinishUploadResponse:
-                direct_uploads.finish(db, started)
-                return media_pb2.FinishUploadResponse(media=self._messages.media(add(db)))
-
-            return await self._replies.write(request, media_pb2.FinishUploadResponse, change)
-
-        with self._room.taken(owner_id, started.size):
-            data = await self._uploaded(started)
-            return await self._studio.make(owner_id, data, started.content_type, request.alt_text, write)
+        try:
+            return await self._finished(caller().user_id, request)
+        except errors.Error:
+            # The same request may have been faster, and then the upload is gone.
+            earlier = await self._replies.find(request, media_pb2.FinishUploadResponse)
+            if earlier is None:
+                raise
+            return earlier
 
     async def GetMedia(self, request: media_pb2.GetMediaRequest, context: object) -> media_pb2.GetMediaResponse:
         media = await self._store.read(records.get, request.media_id, caller().user_id)
@@ -101,9 +90,16 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         media = await self._store.read(records.get, request.media_id, caller().user_id)
         variant = _chosen(self._messages.media(media), request)
         yield media_pb2.DownloadMediaResponse(variant=variant)
+        name = variant_name(variant.width, variant.content_type)
         with storing():
-            async for chunk in self._blobs.read(media.folder, variant_name(variant.width, variant.content_type)):
-                yield media_pb2.DownloadMediaResponse(chunk=chunk)
+            try:
+                async with aclosing(self._blobs.read(media.folder, name)) as chunks:
+                    async for chunk in chunks:
+                        yield media_pb2.DownloadMediaResponse(chunk=chunk)
+            except BlobMissing:
+                # The image was deleted a moment ago, unless it is the store that has lost something.
+                await self._store.read(records.get, request.media_id, caller().user_id)
+                raise
 
     async def UpdateMedia(
         self, request: media_pb2.UpdateMediaRequest, context: object
@@ -148,6 +144,37 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     ) -> media_pb2.BatchGetAvatarsResponse:
         found = await self._store.read(records.avatars, request.user_ids)
         return media_pb2.BatchGetAvatarsResponse(avatars=map(self._messages.media, found))
+
+    async def _made(self, owner_id: int, header: media_pb2.UploadHeader, data: bytes) -> media_pb2.UploadMediaResponse:
+        """An image of a file that has come, or the one that was made of it before."""
+        earlier = await self._replies.find(header, media_pb2.UploadMediaResponse)
+        if earlier is not None:
+            return earlier
+
+        async def write(add: Callable[[Database], MediaRow]) -> media_pb2.UploadMediaResponse:
+            def change(db: Database) -> media_pb2.UploadMediaResponse:
+                return media_pb2.UploadMediaResponse(media=self._messages.media(add(db)))
+
+            return await self._replies.write(header, media_pb2.UploadMediaResponse, change)
+
+        return await self._studio.make(owner_id, data, header.content_type, header.alt_text, write)
+
+    async def _finished(self, owner_id: int, request: media_pb2.FinishUploadRequest) -> media_pb2.FinishUploadResponse:
+        """An image of a file in the store."""
+        started = await self._store.read(direct_uploads.get, owner_id, request.upload_id)
+
+        async def write(add: Callable[[Database], MediaRow]) -> media_pb2.FinishUploadResponse:
+            def change(db: Database) -> media_pb2.FinishUploadResponse:
+                direct_uploads.finish(db, started)
+                return media_pb2.FinishUploadResponse(media=self._messages.media(add(db)))
+
+            return await self._replies.write(request, media_pb2.FinishUploadResponse, change)
+
+        with self._room.entered(owner_id), self._room.taken(started.size):
+            data = await self._uploaded(started)
+            return await self._studio.make(
+                owner_id, data, started.content_type, request.alt_text, write, needs_room=False
+            )
 
     async def _uploaded(self, started: direct_uploads.UploadRow) -> bytes:
         """The file that was uploaded to the store."""

@@ -29,7 +29,8 @@ class AuthorCounter(Table):
 class Media(Table):
     """An image: in a post, an avatar, or neither, and then it goes at `expire_time` (microseconds since 1970).
 
-    `variants` is a JSON array of [width, height, content type, bytes]. Their blobs are in the folder `folder` of the store.
+    `variants` is a JSON array of [width, height, content type, bytes]. Their blobs are in the folder `folder` of the
+    store.
     """
 
     id = IdField()
@@ -67,14 +68,15 @@ class Upload(Table):
 
 
 class Discard(Table):
-    """A folder of blobs that is deleted once it is due, unless it is taken out of here before: nothing refers to it, not yet
-    or no longer.
+    """A folder of blobs that is deleted once it is due, unless it is taken out before: nothing refers to it, not yet or
+    no longer.
 
-    `begun` tells that it is being deleted, which nothing can stop any more. `due_time` is then that of the next attempt, in
-    microseconds since 1970.
+    `begun` tells that it is being deleted, which nothing can stop any more; `due_time` is then when to try it anew.
+    Until `open_until` somebody may write to it, and then it is deleted once more. Both are microseconds since 1970.
     """
 
     folder = peewee.TextField(primary_key=True)
     owner_id = peewee.BigIntegerField(index=True)
     due_time = peewee.BigIntegerField(index=True)
     begun = BooleanField()
+    open_until = peewee.BigIntegerField(default=0)

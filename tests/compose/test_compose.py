@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.http import ask
 from tests.people import People
 from tests.running import PASSWORD, SUPERUSER
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 PROJECT = Path(__file__).parents[2]
 _HEALTHY_WITHIN_SECONDS = 120.0
+ANY = "127.0.0.1:0"
 
 # Within a container: the code that a call of the posts service ends with.
 _ASK_POSTS = """
@@ -45,7 +47,7 @@ except grpc.RpcError as error:
 
 
 class Containers:
-    """The services of docker-compose.yml under a project name of their own, the gateway on a free port.
+    """The services of docker-compose.yml under a project name of their own, gateway and images on free ports.
 
     Args:
         command: Docker compose: the plugin, or the program that it came from.
@@ -55,7 +57,7 @@ class Containers:
         self._name = f"insta-test-{os.getpid()}"
         self._command = [*command, "--project-name", self._name]
         given = {name: value for name, value in os.environ.items() if not name.startswith("INSTA_")}
-        self._environment = {**given, "INSTA_LISTEN": "127.0.0.1:0", "INSTA_BCRYPT_COST": "4"}
+        self._environment = {**given, "INSTA_LISTEN": ANY, "INSTA_MEDIA_LISTEN": ANY, "INSTA_BCRYPT_COST": "4"}
 
     def compose(self, *arguments: str, stdin: str = "") -> str:
         """Run a command of compose. Returns what it printed; it must succeed."""
@@ -72,6 +74,10 @@ class Containers:
     def address(self) -> str:
         """host:port of the gateway. Another one after each start."""
         return self.compose("port", "gateway", "50051").strip()
+
+    def images(self) -> str:
+        """host:port of images. Another one after each start."""
+        return self.compose("port", "posts", "8080").strip()
 
     def all(self) -> dict[str, dict[str, Any]]:
         """What the engine knows of each container, by the name of its service."""
@@ -145,15 +151,26 @@ def test_every_part_drains_when_it_is_stopped(containers: Containers) -> None:
     containers.up()
 
 
-def test_only_the_gateway_can_be_reached_and_only_from_this_machine(containers: Containers) -> None:
+def test_only_gateway_and_images_can_be_reached_and_only_from_this_machine(containers: Containers) -> None:
     published = {
         name: [bound for ports in one["NetworkSettings"]["Ports"].values() for bound in ports or ()]
         for name, one in containers.all().items()
     }
 
-    port = containers.address().rpartition(":")[2]
-    gateway = [{"HostIp": "127.0.0.1", "HostPort": port}]
-    assert published == {"tls": [], "users": [], "posts": [], "social": [], "gateway": gateway}
+    def at(address: str) -> list[dict[str, str]]:
+        return [{"HostIp": "127.0.0.1", "HostPort": address.rpartition(":")[2]}]
+
+    assert published == {
+        "tls": [], "users": [], "posts": at(containers.images()), "social": [], "gateway": at(containers.address()),
+    }  # fmt: skip
+
+
+def test_images_are_served(containers: Containers) -> None:
+    name = f"{'0123456789abcdef' * 2}/320.webp"
+    put = 'mkdir -p "$(dirname "$1")" && printf image > "$1"'
+    containers.compose("exec", "-T", "posts", "sh", "-c", put, "sh", f"/var/lib/insta/media/{name}")
+
+    assert ask(containers.images(), f"/media/{name}").body == b"image"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ _STORE = "tests/chassis/test_store.py::"
 _CONSUMER = "tests/chassis/test_consumer.py::"
 _REPLAY = "tests/chassis/test_replay.py::"
 _STREAMS = "tests/chassis/test_streams.py::"
+_LIFE_OF_IMAGES = "tests/posts/media/test_life_cycle.py::test_what_is_shown_has_its_blobs_and_nothing_else_is_left"
+_GONE_IMAGES = "tests/posts/media/test_collector.py::"
+_STUDIO = "services/posts/media/studio.py"
+_DISCARDS = "services/posts/media/discards.py"
+_COLLECTOR = "services/posts/media/collector.py"
+_RECORDS = "services/posts/media/records.py"
 _DELETION = "tests/end_to_end/test_deletion.py::"
 _LOGGED = "tests/end_to_end/test_events.py::test_each_change_is_told_once_in_the_log_of_its_service[together]"
 
@@ -279,7 +285,7 @@ MUTANTS = [
         [
             Edit(
                 "services/posts/erasure.py",
-                "    for post_id in deleted:\n        post_events.post_deleted(db, post_id, gone.id)\n",
+                "    for post_id in deleted:\n        post_events.post_deleted(db, post_id, author_id)\n",
                 "",
             )
         ],
@@ -320,5 +326,145 @@ MUTANTS = [
             )
         ],
         [_STORE + "test_a_write_that_was_cancelled_before_it_began_does_nothing"],
+    ),
+    # Images.
+    Mutant(
+        "image-of-what-is-deleted",
+        "No image is made of a folder that is being deleted.",
+        [
+            Edit(
+                _DISCARDS,
+                'Discard.delete().where(Discard.folder == param("folder"), Discard.begun == param("no"))',
+                'Discard.delete().where(Discard.folder == param("folder"), Discard.begun >= param("no"))',
+            )
+        ],
+        [_GONE_IMAGES + "test_no_image_is_made_of_a_folder_whose_deletion_has_begun"],
+    ),
+    Mutant(
+        "deleted-before-begun",
+        "It is written down that a folder is being deleted, before it is.",
+        [Edit(_DISCARDS, "Discard.update(begun=1, ", "Discard.update(begun=0, ")],
+        [_GONE_IMAGES + "test_no_image_is_made_of_a_folder_whose_deletion_has_begun"],
+    ),
+    Mutant(
+        "image-given-up",
+        "Nobody gives an image up that was made though nobody was told.",
+        [Edit(_DISCARDS, "    if not _is_referred_to.all(db, folder=folder):\n", "    if folder:\n")],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "stored-before-held",
+        "A folder is held before it is written to.",
+        [Edit(_RECORDS, "    discards.hold(db, folder, owner_id, clock.now() + KEPT_MICROS)\n", "")],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "late-blobs",
+        "What arrives after its folder was deleted is deleted, too.",
+        [Edit(_DISCARDS, "open_until=clock.now() + OPEN_MICROS", "open_until=0")],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "blobs-not-tried-again",
+        "What could not be deleted is tried again.",
+        [
+            Edit(
+                _COLLECTOR,
+                "            try:\n                await blobs.delete(folder)\n",
+                "            deleted.append(folder)\n            try:\n                await blobs.delete(folder)\n",
+            )
+        ],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "uploads-not-forgotten",
+        "An upload is forgotten with its file.",
+        [Edit(_COLLECTOR, "        direct_uploads.forget(db, folder)\n", "        pass\n")],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "upload-finished-twice",
+        "One image is made of an upload.",
+        [Edit("services/posts/media/direct_uploads.py", "    _delete.run(db, folder=started.folder)\n", "")],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "one-folder-holds-up-others",
+        "A folder that cannot be deleted holds up no other.",
+        [
+            Edit(
+                _COLLECTOR,
+                "                failed = failure\n",
+                "                failed = failure\n                break\n",
+            )
+        ],
+        [_GONE_IMAGES + "test_a_folder_that_cannot_be_deleted_holds_up_no_other_and_is_tried_again"],
+    ),
+    Mutant(
+        "cancelled-uploads-take-room",
+        "An upload that was cancelled takes no room.",
+        [Edit(_STUDIO, "        except BaseException:\n", "        except Exception:\n")],
+        [_GONE_IMAGES + "test_an_upload_that_fails_takes_no_room_and_its_blobs_go_soon"],
+    ),
+    Mutant(
+        "doubled-uploads-take-room",
+        "Of a request that comes twice at once the second file goes soon.",
+        [Edit(_STUDIO, "        if not added:\n", "        if not result:\n")],
+        [_GONE_IMAGES + "test_one_request_that_comes_twice_at_once_leaves_one_image"],
+    ),
+    Mutant(
+        "images-of-posts",
+        "A post takes its images with it.",
+        [Edit("services/posts/posts.py", "    records.delete_of_posts(db, [post_id])\n", "")],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "images-of-erased-posts",
+        "An account takes the images of its posts with it.",
+        [
+            Edit(
+                "services/posts/erasure.py",
+                "or _erase_media(db, gone.id) or",
+                "or",
+            )
+        ],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "avatars-not-erased",
+        "An account takes its avatar with it.",
+        [
+            Edit(
+                _RECORDS,
+                '_some_of_owner = Media.select(Media.id).where(Media.owner_id == param("owner_id"))',
+                "_some_of_owner = Media.select(Media.id).where(\n"
+                '    Media.owner_id == param("owner_id"), Media.avatar_of.is_null()\n)',
+            )
+        ],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "blobs-of-expired",
+        "What nothing showed for a day takes its blobs with it.",
+        [
+            Edit(
+                _RECORDS,
+                "    for folder, owner_id in expired:\n        discards.add(db, folder, owner_id)\n",
+                "",
+            )
+        ],
+        [_LIFE_OF_IMAGES],
+    ),
+    Mutant(
+        "hidden-for-all",
+        "What nothing shows is seen by its owner alone.",
+        [
+            Edit(
+                _RECORDS,
+                "if found is None or not (found.shown or found.owner_id == viewer_id):",
+                "if found is None:",
+            )
+        ],
+        [_LIFE_OF_IMAGES],
     ),
 ]

@@ -17,11 +17,13 @@ import apsw
 import grpc
 import pytest
 
-from insta.gateway.v1 import accounts_pb2, profiles_pb2
+from insta.gateway.v1 import accounts_pb2, media_pb2, profiles_pb2
+from suite import image_copies
 from tests.people import People, Person, failure
 from tests.running import RunningSuite, environment, insta, insta_here, running
 from tests.suite.crowds import leave, use
-from tests.suite.test_audit import audited, differences
+from tests.suite.image_store import leave_unknown, store_of, stored, suite_with_images
+from tests.suite.test_audit import audited, change, differences
 
 CLIENTS = 8
 DATABASES = ("social", "posts", "users")
@@ -142,9 +144,9 @@ def test_a_backup_is_for_its_owner_only_and_tells_what_it_is(made: tuple[Mapping
     manifest = json.loads((backup / "manifest.json").read_text())
 
     files = [f"{name}.db" for name in DATABASES]
-    assert sorted(path.name for path in backup.iterdir()) == sorted([*files, "manifest.json"])
-    assert mode(backup) == 0o700
-    assert {mode(path) for path in backup.iterdir()} == {0o600}
+    assert sorted(path.name for path in backup.iterdir()) == sorted([*files, "images", "manifest.json"])
+    assert {mode(path) for path in (backup, *backup.iterdir()) if path.is_dir()} == {0o700}
+    assert {mode(path) for path in backup.iterdir() if path.is_file()} == {0o600}
     assert manifest["format"] == 1
     for copy in manifest["databases"]:
         content = (backup / f"{copy['name']}.db").read_bytes()
@@ -400,3 +402,143 @@ async def test_an_older_copy_of_users_alone_is_mended_as_far_as_it_can_be(tmp_pa
         assert await ana.like(await back.post()) == 1
         assert differences(audited(suite.environment)) == {}
         await people.channel.close()
+
+
+@pytest.fixture(scope="module")
+def made_with_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, str], Path]:
+    """The environment of a suite with five images that is stopped, and a backup of it. Tests copy what they change."""
+    folder = tmp_path_factory.mktemp("images")
+    given, _ = suite_with_images(folder / "var")
+    copied = run("backup", str(folder / "backup"), environment=given)
+    assert copied.returncode == 0, copied.stderr
+    assert "5 images" in copied.stdout
+    return given, folder / "backup"
+
+
+@pytest.fixture
+def with_images(made_with_images: tuple[Mapping[str, str], Path], tmp_path: Path) -> tuple[Mapping[str, str], Path]:
+    """The same of the test's own."""
+    given, copy = made_with_images
+    shutil.copytree(given["INSTA_DATA"], tmp_path / "data")
+    return {**given, "INSTA_DATA": str(tmp_path / "data")}, shutil.copytree(copy, tmp_path / "backup")
+
+
+def test_images_in_a_folder_are_copied_as_links(made_with_images: tuple[Mapping[str, str], Path]) -> None:
+    given, backup = made_with_images
+
+    blobs = {path.relative_to(store_of(given)): path.stat() for path in store_of(given).glob("*/*")}
+    copies = {path.relative_to(backup / "images"): path.stat() for path in (backup / "images").glob("*/*")}
+    said = json.loads((backup / "manifest.json").read_text())["images"]
+
+    assert len(blobs) == 10
+    assert {path: found.st_ino for path, found in copies.items()} == {path: at.st_ino for path, at in blobs.items()}
+    assert said == {"folders": 5, "size": sum(found.st_size for found in blobs.values())}
+
+
+def test_images_that_are_lost_are_restored_and_those_that_are_there_stay(
+    with_images: tuple[Mapping[str, str], Path],
+) -> None:
+    given, backup = with_images
+    store = store_of(given)
+    lost, incomplete, *_ = sorted(stored(given))
+    before = {path: path.read_bytes() for path in store.glob("*/*")}
+    shutil.rmtree(store / lost)
+    (store / incomplete / "4.jpg").unlink()
+    newer = leave_unknown(given, 60)
+
+    restored = run("restore", str(backup), "--replace", environment=given)
+
+    assert restored.returncode == 0, restored.stderr
+    assert "2 were missing" in restored.stdout
+    assert newer in stored(given)
+    shutil.rmtree(store / newer)
+    assert {path: path.read_bytes() for path in store.glob("*/*")} == before
+    assert not list(store.glob(".new-*"))
+    assert "posts: blobs of images" not in differences(audited(given))
+
+
+def test_a_backup_without_all_its_images_is_refused(with_images: tuple[Mapping[str, str], Path]) -> None:
+    given, backup = with_images
+    next((backup / "images").glob("*/*")).unlink()
+
+    assert "images" in refused("restore", str(backup), "--replace", environment=given)
+
+
+def test_a_backup_of_before_there_were_images_is_restored(with_images: tuple[Mapping[str, str], Path]) -> None:
+    given, backup = with_images
+    shutil.rmtree(backup / "images")
+    _manifest(backup, images=None)
+    before = stored(given)
+
+    restored = run("restore", str(backup), "--replace", environment=given)
+
+    assert restored.returncode == 0, restored.stderr
+    assert "no images" in restored.stdout
+    assert stored(given) == before
+
+
+def test_of_a_bucket_it_is_said_that_it_is_not_copied(
+    with_images: tuple[Mapping[str, str], Path], tmp_path: Path
+) -> None:
+    given, backup = with_images
+    bucket = {**given, "INSTA_MEDIA_URL": "s3://pictures/here"}
+
+    copied = run("backup", str(tmp_path / "second"), environment=bucket)
+
+    assert copied.returncode == 0, copied.stderr
+    assert "s3://pictures/here are not copied" in copied.stdout
+    assert not (tmp_path / "second" / "images").exists()
+    restored = run("restore", str(backup), "--replace", environment=bucket)
+    assert "not put back" in restored.stdout
+
+
+async def test_every_image_of_a_copied_database_is_copied_while_others_come_and_go(tmp_path: Path) -> None:
+    done, enough = asyncio.Event(), asyncio.Event()
+    with running("together", tmp_path / "var") as suite:
+        people = People(suite.address)
+        count = 0
+
+        async def share() -> None:
+            nonlocal count
+            person = await people.join()
+            while not done.is_set():
+                image, spare = await person.upload(), await person.upload()
+                await person.post(media_ids=[image.id])
+                await person.media.DeleteMedia(media_pb2.DeleteMediaRequest(media_id=spare.id))
+                count += 1
+                if count > 10:
+                    enough.set()
+
+        sharing = [asyncio.create_task(share()) for _ in range(4)]
+        try:
+            await enough.wait()
+            for number in range(5):
+                said = await asyncio.to_thread(
+                    run, "backup", str(tmp_path / f"{number}"), environment=suite.environment
+                )
+                assert said.returncode == 0, said.stderr
+        finally:
+            done.set()
+            await asyncio.gather(*sharing)
+        await people.channel.close()
+
+    for number in range(5):
+        elsewhere = environment(tmp_path / f"restored{number}")
+        assert run("restore", str(tmp_path / f"{number}"), environment=elsewhere).returncode == 0
+        # Nobody has read the restored event logs yet, which is another matter.
+        assert "posts: blobs of images" not in differences(audited(elsewhere))
+
+
+def test_the_copy_forgets_what_came_and_went_and_tells_of_what_is_lost(
+    with_images: tuple[Mapping[str, str], Path], tmp_path: Path
+) -> None:
+    given, backup = with_images
+    gone, lost, *others = sorted(stored(given))
+    for folder in (gone, lost):
+        shutil.rmtree(backup / "images" / folder)
+    change(given, "posts", f"DELETE FROM media WHERE folder = '{gone}'")
+
+    told = image_copies.settle(Path(given["INSTA_DATA"]) / "posts.db", backup / "posts.db", backup / "images")
+
+    assert told == 1
+    assert rows_of(backup / "posts.db", "SELECT folder FROM media") == {lost, *others}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,46 +13,14 @@ from insta.gateway.v1 import accounts_pb2, posts_pb2, profiles_pb2
 from suite.main import main
 from tests.people import People
 from tests.running import environment, insta, running
+from tests.suite.demos import PASSWORD, SIZES, demo, everything, rows
 
-SIZES = ("--users", "40", "--posts", "60", "--likes", "300", "--comments", "120", "--follows", "200")
-PASSWORD = "a password of the demo"
 COUNTS = {
     "like_count": 'SELECT post_id, count(*) FROM "like" GROUP BY post_id',
     "comment_count": "SELECT post_id, count(*) FROM comment GROUP BY post_id",
     "follower_count": "SELECT followee_id, count(*) FROM follow GROUP BY followee_id",
     "followee_count": "SELECT follower_id, count(*) FROM follow GROUP BY follower_id",
 }
-
-
-def demo(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return insta("demo", *arguments, environment=environment(data))
-
-
-def rows(data: Path, database: str, query: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(f"file:{data / database}.db?mode=ro", uri=True)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
-def everything(data: Path) -> dict[str, list[tuple[object, ...]]]:
-    """All rows of all tables, without what is random for a reason."""
-    found = {}
-    for database in ("users", "posts", "social"):
-        tables = rows(data, database, "SELECT name FROM sqlite_master WHERE type = 'table'")
-        for (table,) in sorted(tables):
-            if table in ("secret", "signing_key", "schema_migration"):
-                continue
-            columns = [
-                f'"{column}"'
-                for (column,) in rows(data, database, f"SELECT name FROM pragma_table_info('{table}')")
-                if column != "password_hash" and (table, column) != ("logged_event", "time")
-            ]
-            found[f"{database}.{table}"] = rows(
-                data, database, f'SELECT {", ".join(columns)} FROM "{table}" ORDER BY 1'
-            )
-    return found
 
 
 def assert_exact_counters(data: Path) -> None:
@@ -142,7 +108,8 @@ def test_nothing_happens_before_what_it_is_about_or_outside_its_year(filled: Pat
 
 
 def test_what_is_made_keeps_the_rules_of_the_contract(tmp_path: Path) -> None:
-    demo(tmp_path, "--users", "1500", "--posts", "1500", "--likes", "0", "--comments", "1500", "--follows", "0")
+    sizes = ("--users", "1500", "--posts", "1500", "--likes", "0", "--comments", "1500", "--follows", "0")
+    demo(tmp_path, *sizes, "--pictures", "0")
 
     people = rows(tmp_path, "users", "SELECT username, email, first_name, last_name, bio FROM user")
     for username, email, first_name, last_name, bio in people:
@@ -166,6 +133,7 @@ def test_what_is_made_keeps_the_rules_of_the_contract(tmp_path: Path) -> None:
         (("--users", "3", "--posts", "2", "--likes", "7", "--comments", "0", "--follows", "0"), "--likes"),
         (("--users", "3", "--follows", "7", "--likes", "0"), "--follows"),
         (("--posts", "0", "--likes", "0"), "--comments"),
+        (("--users", "3", "--posts", "2", "--likes", "0", "--follows", "0", "--pictures", "10"), "--pictures"),
         (("--password", "short"), "password"),
     ],
 )
@@ -179,9 +147,8 @@ def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path: Path, sizes
 
 
 def test_everybody_may_like_every_post_and_follow_everybody(tmp_path: Path) -> None:
-    made = demo(
-        tmp_path, "--users", "12", "--posts", "9", "--likes", str(12 * 9), "--comments", "9", "--follows", str(12 * 11)
-    )
+    sizes = ("--users", "12", "--posts", "9", "--likes", str(12 * 9), "--comments", "9", "--follows", str(12 * 11))
+    made = demo(tmp_path, *sizes, "--pictures", "0")
 
     assert made.returncode == 0, made.stderr
     assert rows(tmp_path, "social", 'SELECT count(*) FROM "like"') == [(12 * 9,)]

@@ -133,6 +133,12 @@ def test_a_port_that_is_taken_for_the_metrics_is_refused_in_a_sentence(command: 
         assert_refused(command, environment(tmp_path, INSTA_METRICS_LISTEN=address), address, "INSTA_METRICS_LISTEN=")
 
 
+@pytest.mark.parametrize("command", MODES)
+def test_a_port_that_is_taken_for_images_is_refused_in_a_sentence(command: str, tmp_path: Path) -> None:
+    with taken() as address:
+        assert_refused(command, environment(tmp_path, INSTA_MEDIA_LISTEN=address), address, "INSTA_MEDIA_LISTEN=")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [("together", "workers"), ("together", "one service"), ("workers", "apart"), ("apart", "together")],
@@ -158,6 +164,14 @@ def test_what_others_could_read_is_refused_in_a_sentence(command: str, tmp_path:
 @pytest.mark.parametrize("command", ["together", "workers"])
 def test_metrics_that_others_could_read_are_refused_in_a_sentence(command: str, tmp_path: Path) -> None:
     given = environment(tmp_path, INSTA_METRICS_LISTEN="0.0.0.0:0")
+    assert_refused(command, given, "0.0.0.0:", "INSTA_INSECURE_PLAINTEXT")
+
+
+@pytest.mark.parametrize("command", MODES)
+def test_images_that_nothing_encrypts_beyond_this_machine_are_refused_in_a_sentence(
+    command: str, tmp_path: Path
+) -> None:
+    given = environment(tmp_path, INSTA_MEDIA_LISTEN="0.0.0.0:0")
     assert_refused(command, given, "0.0.0.0:", "INSTA_INSECURE_PLAINTEXT")
 
 

@@ -131,7 +131,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_IMAGE_TOO_LARGE: _Reason.ValueType  # 82
     """INVALID_ARGUMENT: the image has more than 25 million pixels, or takes more work than an image of that size ever should."""
     REASON_IMAGE_ANIMATED: _Reason.ValueType  # 83
-    """INVALID_ARGUMENT: the image moves, and is no GIF."""
+    """INVALID_ARGUMENT: the image is a sequence of images in an AVIF file."""
     REASON_IMAGE_DAMAGED: _Reason.ValueType  # 84
     """INVALID_ARGUMENT: the file is broken, or ends too early."""
     REASON_UPLOAD_INCOMPLETE: _Reason.ValueType  # 85
@@ -251,7 +251,7 @@ REASON_IMAGE_FORMAT_DIFFERS: Reason.ValueType  # 81
 REASON_IMAGE_TOO_LARGE: Reason.ValueType  # 82
 """INVALID_ARGUMENT: the image has more than 25 million pixels, or takes more work than an image of that size ever should."""
 REASON_IMAGE_ANIMATED: Reason.ValueType  # 83
-"""INVALID_ARGUMENT: the image moves, and is no GIF."""
+"""INVALID_ARGUMENT: the image is a sequence of images in an AVIF file."""
 REASON_IMAGE_DAMAGED: Reason.ValueType  # 84
 """INVALID_ARGUMENT: the file is broken, or ends too early."""
 REASON_UPLOAD_INCOMPLETE: Reason.ValueType  # 85

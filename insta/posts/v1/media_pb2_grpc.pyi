@@ -23,8 +23,8 @@ class MediaServiceStub:
     but its pixels: no metadata.
 
     INVALID_ARGUMENT: IMAGE_FORMAT_UNKNOWN, IMAGE_FORMAT_DIFFERS, IMAGE_TOO_LARGE, IMAGE_ANIMATED or IMAGE_DAMAGED for what
-    is no image, another than was declared, of more than 25 million pixels, moving in a format other than GIF (of which the first
-    frame is taken), or broken; UPLOAD_INCOMPLETE if the stream does not go as its header says. DEADLINE_EXCEEDED
+    is no image, another than was declared, of more than 25 million pixels, an AVIF sequence (of what moves in another format the
+    first frame is taken), or broken; UPLOAD_INCOMPLETE if the stream does not go as its header says. DEADLINE_EXCEEDED
     (UPLOAD_TOO_SLOW) if a chunk takes longer than 10 seconds, or the whole longer than 2 minutes. RESOURCE_EXHAUSTED:
     UPLOADS_BUSY while too many images are under way, MEDIA_LIMIT for more than 200 images that nothing shows. UNAVAILABLE
     (MEDIA_STORE_UNAVAILABLE), RESOURCE_EXHAUSTED (STORAGE_FULL). Whatever the error, nothing is stored.
@@ -77,8 +77,8 @@ class MediaServiceServicer(metaclass=_abc_1.ABCMeta):
         but its pixels: no metadata.
 
         INVALID_ARGUMENT: IMAGE_FORMAT_UNKNOWN, IMAGE_FORMAT_DIFFERS, IMAGE_TOO_LARGE, IMAGE_ANIMATED or IMAGE_DAMAGED for what
-        is no image, another than was declared, of more than 25 million pixels, moving in a format other than GIF (of which the first
-        frame is taken), or broken; UPLOAD_INCOMPLETE if the stream does not go as its header says. DEADLINE_EXCEEDED
+        is no image, another than was declared, of more than 25 million pixels, an AVIF sequence (of what moves in another format the
+        first frame is taken), or broken; UPLOAD_INCOMPLETE if the stream does not go as its header says. DEADLINE_EXCEEDED
         (UPLOAD_TOO_SLOW) if a chunk takes longer than 10 seconds, or the whole longer than 2 minutes. RESOURCE_EXHAUSTED:
         UPLOADS_BUSY while too many images are under way, MEDIA_LIMIT for more than 200 images that nothing shows. UNAVAILABLE
         (MEDIA_STORE_UNAVAILABLE), RESOURCE_EXHAUSTED (STORAGE_FULL). Whatever the error, nothing is stored.

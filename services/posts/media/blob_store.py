@@ -34,7 +34,7 @@ class BlobStoreFull(BlobStoreError):
     """There is no space."""
 
     def __init__(self) -> None:
-        super().__init__("the store of the images is full; nothing was stored")
+        super().__init__("the store of the images is full")
 
 
 class BlobMissing(BlobStoreError):
@@ -92,7 +92,7 @@ class BlobStore(Protocol):
 
     @property
     def url_seconds(self) -> int | None:
-        """For how long addresses are good at least, from when they are handed out. None: for as long as the blobs are there."""
+        """For how long an address is good at least when it is handed out. None: as long as the blob is there."""
 
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         """Store blobs, in place of those of the same names. All are lasting when it returns.
@@ -124,13 +124,6 @@ class BlobStore(Protocol):
 
         Raises:
             BlobStoreAway: some of it may be left.
-        """
-
-    async def delete_blob(self, folder: str, name: str) -> None:
-        """Delete a blob, if it is there.
-
-        Raises:
-            BlobStoreAway: it may be left.
         """
 
     def folders(self) -> Iterator[StoredFolder]:

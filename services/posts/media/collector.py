@@ -1,4 +1,4 @@
-"""Deletes what nothing refers to from the store of images, after the commit in which that became so, and until it is done."""
+"""Deletes what nothing refers to from the store of images: after the commit that made it so, and until it is done."""
 
 from __future__ import annotations
 
@@ -34,25 +34,31 @@ async def collect(store: Store, blobs: BlobStore) -> int:
     """Delete some folders that are due. Returns how many.
 
     Raises:
-        Unavailable: the store of images cannot be reached.
+        Unavailable: the store of images cannot be reached, or not for all of them.
     """
-    folders = await store.write(_begin)
+    now = clock.now()
+    folders = await store.write(_begin, now)
     deleted = []
+    failed: BlobStoreError | None = None
     try:
         for folder in folders:
-            await blobs.delete(folder)
-            deleted.append(folder)
-    except BlobStoreError as failure:
-        text = f"images could not be deleted: {failure}"
-        raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text) from None
+            try:
+                await blobs.delete(folder)
+            except BlobStoreError as failure:
+                # The others may be deleted all the same, and would be behind this one again and again.
+                failed = failure
+            else:
+                deleted.append(folder)
     finally:
         if deleted:
-            await store.write(discards.finish, deleted)
+            await store.write(discards.finish, deleted, now)
+    if failed is not None:
+        text = f"{len(folders) - len(deleted)} images could not be deleted: {failed}"
+        raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text)
     return len(deleted)
 
 
-def _begin(db: Database) -> list[str]:
-    now = clock.now()
+def _begin(db: Database, now: int) -> list[str]:
     folders = discards.begin_due(db, now, now + _AGAIN_MICROS, _AT_ONCE)
     for folder in folders:
         direct_uploads.forget(db, folder)

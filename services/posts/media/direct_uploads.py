@@ -42,7 +42,7 @@ def start(db: Database, owner_id: int, folder: str, content_type: str, size: int
         Unauthenticated: the owner was deleted.
         ResourceExhausted: they have too many images that nothing shows.
     """
-    records.begin(db, owner_id, folder)
+    records.begin(db, owner_id, folder, needs_room=True)
     ((upload_id,),) = _insert.all(db, owner_id=owner_id, folder=folder, content_type=content_type, size=size)
     return int(upload_id)
 

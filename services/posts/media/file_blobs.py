@@ -101,10 +101,6 @@ class FileBlobs:
         target = self._root / checked_folder(folder)
         await self._run(lambda: self._delete(target))
 
-    async def delete_blob(self, folder: str, name: str) -> None:
-        path = self._path(folder, name)
-        await self._run(lambda: self._delete_blob(path))
-
     def folders(self) -> Iterator[StoredFolder]:
         """As of `BlobStore`. The names of all folders are in memory at once: 90 bytes each."""
         with _telling():
@@ -163,16 +159,6 @@ class FileBlobs:
             target.rename(gone)
         _sync(self._root)
         _remove(gone)
-
-    def _delete_blob(self, path: Path) -> None:
-        with self._alone(), suppress(FileNotFoundError):
-            path.unlink()
-            # There are no folders without blobs.
-            with suppress(OSError):
-                path.parent.rmdir()
-        with suppress(FileNotFoundError):
-            _sync(path.parent)
-        _sync(self._root)
 
     def _beside(self, prefix: str) -> Path:
         return self._root / f"{prefix}{secrets.token_hex(16)}"

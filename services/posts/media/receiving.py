@@ -6,51 +6,70 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from chassis import errors
 from chassis.errors import Reason
 
 Part = TypeVar("Part")
 
-CHUNK_SECONDS = 10.0
-UPLOAD_SECONDS = 120.0
 # Of all uploads that are received or processed: eight of the biggest files, or forty of a telephone.
 _MOST_BYTES = 160 * 1024 * 1024
 _MOST_OF_ONE_OWNER = 4
 _RETRY_SECONDS = 2.0
 
 
+class Patience(NamedTuple):
+    """How many seconds a client has to send the next part, and the whole file."""
+
+    part: float = 10.0
+    file: float = 120.0
+
+
+PATIENCE = Patience()
+
+
 class Room:
-    """The memory for files that are under way."""
+    """Who may upload at once, and the memory for files that are under way."""
 
     def __init__(self) -> None:
         self._bytes = 0
         self._by_owner: Counter[int] = Counter()
 
     @contextmanager
-    def taken(self, owner_id: int, size: int) -> Iterator[None]:
-        """Keep room for a file of somebody.
+    def entered(self, owner_id: int) -> Iterator[None]:
+        """Let somebody upload: from before anything is waited for, so that nobody waits here many times at once.
 
         Raises:
-            ResourceExhausted: too much is under way, by all or by them.
+            ResourceExhausted: too many uploads of theirs are under way.
         """
         if self._by_owner[owner_id] >= _MOST_OF_ONE_OWNER:
             raise busy(f"{_MOST_OF_ONE_OWNER} images of the account are being uploaded; wait until one is done")
-        if self._bytes + size > _MOST_BYTES:
-            raise busy("too many images are being uploaded; try again")
-        self._bytes += size
         self._by_owner[owner_id] += 1
         try:
             yield
         finally:
-            self._bytes -= size
             self._by_owner[owner_id] -= 1
             if not self._by_owner[owner_id]:
                 del self._by_owner[owner_id]
 
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Keep room for a file.
 
-async def receive(chunks: AsyncIterator[bytes], size: int) -> bytes:
+        Raises:
+            ResourceExhausted: too much is under way.
+        """
+        if self._bytes + size > _MOST_BYTES:
+            raise busy("too many images are being uploaded; try again")
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
+
+
+async def receive(chunks: AsyncIterator[bytes], size: int, patience: Patience = PATIENCE) -> bytes:
     """The file that comes in chunks.
 
     Raises:
@@ -59,29 +78,29 @@ async def receive(chunks: AsyncIterator[bytes], size: int) -> bytes:
     """
     data = bytearray()
     try:
-        async with asyncio.timeout(UPLOAD_SECONDS):
-            while (chunk := await next_part(chunks)) is not None:
+        async with asyncio.timeout(patience.file):
+            while (chunk := await next_part(chunks, patience)) is not None:
                 data += chunk
                 if len(data) > size:
                     raise incomplete(f"the file has more than the {size:,} bytes that its header says")
     except TimeoutError:
-        raise too_slow(f"the upload took longer than {UPLOAD_SECONDS:g} seconds") from None
+        raise too_slow(f"the upload took longer than {patience.file:g} seconds") from None
     if len(data) < size:
         raise incomplete(f"the stream ended after {len(data):,} of the {size:,} bytes that its header says")
     return bytes(data)
 
 
-async def next_part(parts: AsyncIterator[Part]) -> Part | None:
+async def next_part(parts: AsyncIterator[Part], patience: Patience = PATIENCE) -> Part | None:
     """The next part of a stream; None at its end.
 
     Raises:
         DeadlineExceeded: it takes too long to come.
     """
     try:
-        async with asyncio.timeout(CHUNK_SECONDS):
+        async with asyncio.timeout(patience.part):
             return await anext(parts, None)
     except TimeoutError:
-        raise too_slow(f"the next part of the upload took longer than {CHUNK_SECONDS:g} seconds") from None
+        raise too_slow(f"the next part of the upload took longer than {patience.part:g} seconds") from None
 
 
 def busy(text: str) -> errors.ResourceExhausted:

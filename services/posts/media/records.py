@@ -1,7 +1,7 @@
 """The rows of images: whose they are, what shows them, and when they go.
 
-An image is in a post, an avatar, or neither; then it goes at its time. Its blobs are in a folder of the store, which is among
-the discards until the transaction that adds the row, and again from the one on that deletes it (`discards.py`).
+An image is in a post, an avatar, or neither; then it goes at its time. Its blobs are in a folder of the store, which is
+among the discards until the transaction that adds the row, and again from the one on that deletes it (`discards.py`).
 """
 
 from __future__ import annotations
@@ -106,15 +106,19 @@ _delete_expired = compiled(Media.delete().where(Media.id.in_(_some_expired)).ret
 _count_of_owner = compiled(Media.select(peewee.fn.count(Media.id)).where(Media.owner_id == param("owner_id")))
 
 
-def begin(db: Database, owner_id: int, folder: str) -> None:
+def begin(db: Database, owner_id: int, folder: str, needs_room: bool = True) -> None:
     """Let a folder of the store be written to: unless an image is made of it, it is deleted after a day.
+
+    Args:
+        needs_room: False if it is in place of another one that was begun.
 
     Raises:
         Unauthenticated: the owner was deleted.
         ResourceExhausted: they have too many images that nothing shows.
     """
     authors.refuse_gone(db, owner_id)
-    require_room(db, owner_id)
+    if needs_room:
+        require_room(db, owner_id)
     discards.hold(db, folder, owner_id, clock.now() + KEPT_MICROS)
 
 

@@ -1,7 +1,7 @@
 """Images in a bucket of S3, or of what speaks its protocol: PREFIX/FOLDER/NAME.
 
-A blob appears at once; those of one `put` do not. What is called raises for every failure that trying again may mend, also
-for a bucket that is not there and for credentials that are refused: of those the log tells the operator what to set.
+A blob appears at once; those of one `put` do not. A bucket that is not there and credentials that are refused count as
+a store that is away, since they come and go, too; the log tells the operator what to set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from chassis import logs
@@ -62,7 +61,6 @@ _TO_DO = {
     "IllegalLocationConstraintException": "set AWS_DEFAULT_REGION to the region of the bucket",
 }
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
-_MISSING = {"NoSuchKey", "404"}
 
 log = logs.get(__name__)
 
@@ -122,8 +120,9 @@ class S3Blobs:
                 read_timeout=patience.read,
                 retries={"total_max_attempts": 2, "mode": "standard"},
                 max_pool_connections=_CALLS_AT_ONCE,
+                # Amazon redirects what does not name the region, and its certificates are good for no more dots.
                 # Services of others often have no names for buckets, nor the newer checksums.
-                s3={"addressing_style": "path" if endpoint else "auto"},
+                s3={"addressing_style": "path" if endpoint or "." in bucket else "virtual"},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -132,7 +131,7 @@ class S3Blobs:
         self._url_seconds = url_seconds
         self._prefix = f"{prefix}/" if prefix else ""
         self._keys_a_page = keys_a_page
-        self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, BlobStoreAway)
+        self._calls = TimedCalls("s3-blobs", _CALLS_AT_ONCE, patience.call, self._too_slow)
         self._public_url = public_url.rstrip("/")
         signed = self._client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"})
         bucket_url = signed.partition("?")[0].removesuffix("/key")
@@ -149,7 +148,7 @@ class S3Blobs:
     async def put(self, folder: str, blobs: Sequence[Blob]) -> None:
         keys = [self._key(folder, blob.name) for blob in blobs]
         puts = (self._put(key, blob) for key, blob in zip(keys, blobs, strict=True))
-        # All have ended when this ends: nothing is stored after what deletes it again.
+        # All have ended when this ends, but for those that were given up on: or one might be stored after a deletion.
         for failure in await asyncio.gather(*puts, return_exceptions=True):
             if failure is not None:
                 raise failure
@@ -183,17 +182,12 @@ class S3Blobs:
         prefix = f"{self._prefix}{checked_folder(folder)}/"
 
         def delete() -> None:
-            keys = (found["Key"] for found in self._objects(prefix))
+            keys = (found["Key"] for page in self._pages(prefix) for found in page)
             while some := list(itertools.islice(keys, _KEYS_A_REQUEST)):
                 self._delete_keys(some)
 
         with self._telling():
             await self._calls.run(delete)
-
-    async def delete_blob(self, folder: str, name: str) -> None:
-        key = self._key(folder, name)
-        with self._telling():
-            await self._calls.run(lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
 
     def folders(self) -> Iterator[StoredFolder]:
         with self._telling():
@@ -241,19 +235,21 @@ class S3Blobs:
         with self._telling():
             return await self._calls.run(lambda: bytes(body.read(_PIECE_BYTES)))
 
-    def _objects(self, prefix: str) -> Iterator[Any]:
+    def _pages(self, prefix: str) -> Iterator[Sequence[Any]]:
         """What the bucket holds under a prefix, in the order of the keys."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": self._keys_a_page}
         )
         for page in pages:
-            yield from page.get("Contents", ())
+            yield page.get("Contents", ())
 
     def _blobs(self) -> Iterator[_Stored]:
-        for found in self._objects(self._prefix):
-            folder, _, name = found["Key"].removeprefix(self._prefix).partition("/")
-            if is_folder(folder) and is_name(name):
-                yield _Stored(folder, name, found["Size"], int(found["LastModified"].timestamp() * 1_000_000))
+        pages = self._pages(self._prefix)
+        while (page := self._calls.run_now(lambda: next(pages, None))) is not None:
+            for found in page:
+                folder, _, name = found["Key"].removeprefix(self._prefix).partition("/")
+                if is_folder(folder) and is_name(name):
+                    yield _Stored(folder, name, found["Size"], int(found["LastModified"].timestamp() * 1_000_000))
 
     def _delete_keys(self, keys: Sequence[str]) -> None:
         answer = self._client.delete_objects(
@@ -261,6 +257,10 @@ class S3Blobs:
         )
         for failure in answer.get("Errors", ()):
             raise ClientError({"Error": failure}, "DeleteObjects")
+
+    def _too_slow(self) -> BlobStoreAway:
+        log.error("S3 is too slow", bucket=self._bucket)
+        return BlobStoreAway()
 
     @contextmanager
     def _telling(self, folder: str = "", name: str = "") -> Iterator[None]:
@@ -270,13 +270,13 @@ class S3Blobs:
         except ClientError as failure:
             code = str(failure.response.get("Error", {}).get("Code", ""))
             status = failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if code in _MISSING:
+            if code == "NoSuchKey":
                 raise BlobMissing(folder, name) from None
             if code in _FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
                 raise BlobStoreFull from None
             log.error("S3 refused", bucket=self._bucket, code=code, status=status, to_do=_TO_DO.get(code, ""))
             raise BlobStoreAway from None
-        except (BotoCoreError, ResponseParserError, HTTPError, OSError) as failure:
+        except (BotoCoreError, HTTPError, OSError) as failure:
             log.error("S3 failed", bucket=self._bucket, error=type(failure).__name__)
             raise BlobStoreAway from None
 

@@ -11,8 +11,6 @@ from typing import Any
 from botocore.auth import SIGV4_TIMESTAMP, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 
-_REMEMBERED = 20_000
-
 
 class SignedUrls:
     """Makes the signed addresses of blobs, and remembers them. From any thread.
@@ -26,10 +24,17 @@ class SignedUrls:
         credentials: As of a boto3 session.
         seconds: How long an address is good for from when it is signed.
         clock: Seconds since 1970.
+        most: How many addresses are remembered. One takes half a kilobyte.
     """
 
     def __init__(
-        self, bucket_url: str, credentials: Any, region: str, seconds: int, clock: Callable[[], float]
+        self,
+        bucket_url: str,
+        credentials: Any,
+        region: str,
+        seconds: int,
+        clock: Callable[[], float],
+        most: int = 20_000,
     ) -> None:
         self._bucket_url = bucket_url
         self._credentials = credentials
@@ -37,6 +42,7 @@ class SignedUrls:
         self._seconds = seconds
         self._step = seconds // 2
         self._clock = clock
+        self._most = most
         self._lock = threading.Lock()
         # The end of the step, and the address. The one that was made first is the first to be forgotten.
         self._made: dict[tuple[str, str], tuple[float, str]] = {}
@@ -55,7 +61,7 @@ class SignedUrls:
         url = self._signed(key, begin)
         with self._lock:
             self._made.pop((folder, key), None)
-            if len(self._made) >= _REMEMBERED:
+            if len(self._made) >= self._most:
                 del self._made[next(iter(self._made))]
             self._made[folder, key] = (begin + self._step, url)
         return url

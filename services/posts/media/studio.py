@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from chassis import errors
+from chassis.call import lasting
 from chassis.errors import Reason
 from chassis.store import Database, Store
 from services.posts.media import discards, records, refusal
@@ -38,6 +40,8 @@ class Studio:
         self._store = store
         self._blobs = blobs
         self._workshop = workshop
+        # The loop itself does not keep them.
+        self._giving_up: set[asyncio.Task[None]] = set()
 
     async def make(
         self,
@@ -46,12 +50,14 @@ class Studio:
         content_type: str,
         alt_text: str,
         write: Callable[[Callable[[Database], MediaRow]], Awaitable[Result]],
+        needs_room: bool = True,
     ) -> Result:
         """Make an image of a file, or leave nothing behind.
 
         Args:
             content_type: Of the file, as who uploads it says.
             write: Runs the change that makes the row, with whatever else is to be in its transaction.
+            needs_room: False if something that was counted as an image goes in that transaction.
 
         Raises:
             InvalidArgument: the file is no image that is taken.
@@ -60,16 +66,37 @@ class Studio:
         """
         processed = await self._process(data, content_type)
         folder = new_folder()
-        await self._store.write(records.begin, owner_id, folder)
+        added = False
+
+        def add(db: Database) -> MediaRow:
+            nonlocal added
+            media = records.add(db, owner_id, folder, content_type, processed, alt_text)
+            added = True
+            return media
+
+        await self._store.write(records.begin, owner_id, folder, needs_room)
         try:
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
-            return await write(lambda db: records.add(db, owner_id, folder, content_type, processed, alt_text))
-        except Exception:
-            # If nobody waits any more, or this cannot be written either: it is deleted after a day.
-            with suppress(errors.Error):
-                await self._store.write(discards.give_up, folder)
+            result = await write(add)
+        except BaseException:
+            self._give_up(folder, owner_id)
             raise
+        if not added:
+            # The same request came twice, and the other was faster.
+            self._give_up(folder, owner_id)
+        return result
+
+    def _give_up(self, folder: str, owner_id: int) -> None:
+        """Let a folder go, though the call may be over. If this cannot be written either, it goes after a day."""
+
+        async def give_up() -> None:
+            with suppress(errors.Error):
+                await self._store.write(discards.give_up, folder, owner_id)
+
+        giving_up = asyncio.get_running_loop().create_task(give_up(), context=lasting())
+        self._giving_up.add(giving_up)
+        giving_up.add_done_callback(self._giving_up.discard)
 
     async def _process(self, data: bytes, content_type: str) -> Processed:
         try:
@@ -97,5 +124,5 @@ def storing() -> Iterator[None]:
         text = "the store of images is full; nothing was stored"
         raise errors.ResourceExhausted(Reason.REASON_STORAGE_FULL, text, retry_after=5.0) from None
     except BlobStoreError:
-        text = "the store of images cannot be reached; nothing was stored"
+        text = "the store of images cannot be reached; try again"
         raise errors.Unavailable(Reason.REASON_MEDIA_STORE_UNAVAILABLE, text, retry_after=5.0) from None

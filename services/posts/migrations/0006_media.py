@@ -40,6 +40,7 @@ def up(migrator, db):
         owner_id = peewee.BigIntegerField(index=True)
         due_time = peewee.BigIntegerField(index=True)
         begun = BooleanField()
+        open_until = peewee.BigIntegerField()
 
     tables = [Media, Upload, Discard]
     with db.bind_ctx(tables):
