@@ -71,6 +71,7 @@ def test_each_part_is_where_the_others_look_for_it(name: str) -> None:
     assert service["clusterIP"] == "None"
     if SERVICES[name] is not GATEWAY:
         assert settings[f"INSTA_{name.upper()}_ADDRESS"] == f"dns:///{name}:{port}"
+        assert service["publishNotReadyAddresses"] is True
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -92,7 +93,7 @@ def test_each_part_is_replicated_and_probed(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_each_part_has_the_time_that_it_takes_to_stop(name: str) -> None:
     pod = _one("Deployment", name)["spec"]["template"]["spec"]
-    pause = _container(name)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    pause = _container(name)["lifecycle"]["preStop"]["sleep"]["seconds"] if SERVICES[name] is GATEWAY else 0
     drain = int(_settings_of(name)["INSTA_DRAIN_SECONDS"])
 
     assert pause + drain + 5 <= pod["terminationGracePeriodSeconds"]
