@@ -27,7 +27,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
-# The dependencies first: this layer stays while only the code changes.
+# The dependencies first: this layer stays while only the code changes. What keeping images in S3 takes is among them.
 RUN python -m venv --without-pip /opt/insta \
  && pip --python /opt/insta/bin/python install --no-cache-dir --constraint constraints.txt '.[s3]' \
  && pip --python /opt/insta/bin/python uninstall --yes insta

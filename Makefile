@@ -13,7 +13,7 @@ run: setup ## Run the suite: gRPC on 127.0.0.1:50051, images on :8080, metrics o
 apart: setup ## Run the suite as four processes
 	@$(BIN)/insta apart
 
-test: setup ## Run all tests
+test: setup build/promtool ## Run all tests
 	@$(BIN)/pytest -n 4 --dist worksteal
 
 compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
@@ -32,6 +32,7 @@ lint: setup ## Check style, types, contracts and the borders between the parts
 	$(BIN)/lint-imports
 	$(BIN)/buf lint insta/insta.binpb --path insta
 	$(BIN)/buf format protos --diff --exit-code
+	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*/*.yaml))
 
 protos: setup ## Generate the Python stubs from the contracts
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
@@ -58,5 +59,14 @@ $(VENV)/bench: $(VENV)/installed insta/insta.binpb
 
 insta/insta.binpb: $(VENV)/installed $(shell find protos -name '*.proto') protos/generate.py
 	@PATH=$(BIN):$$PATH $(BIN)/python protos/generate.py
+
+# Of Debian's package, without being root. Where there is none, and none in the PATH, the tests that take it are skipped.
+APT := apt-get -qq -o APT::Sandbox::User=$(shell id -un) -o Dir::State=$(CURDIR)/build/apt -o Dir::Cache=$(CURDIR)/build/apt
+build/promtool:
+	@mkdir -p build/apt/lists/partial build/apt/archives/partial
+	@command -v promtool >/dev/null || ! command -v apt-get >/dev/null || { \
+	  echo "Getting promtool ..." && cd build/apt && $(APT) update && $(APT) download prometheus \
+	  && dpkg -x prometheus_*.deb . && mv usr/bin/promtool ..; } || echo "promtool could not be fetched."
+	@rm -rf build/apt
 
 .PHONY: help run apart test compose-test soak mutants bench lint protos clients setup

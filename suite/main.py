@@ -33,6 +33,7 @@ _COMMANDS = {
     "client-config": "suite.client_config:client_config",
     "audit": "suite.audit:audit",
     "backup": "suite.backup:backup",
+    "migrate": "suite.migrate:migrate",
     "restore": "suite.restore:restore",
 }
 
