@@ -192,7 +192,7 @@ class CallSpan:
 
     def calling(self, path: str) -> OutgoingSpan:
         """A call to another process is made."""
-        return OutgoingSpan(self.start(path, SpanKind.CLIENT))
+        return OutgoingSpan(self.start(path, SpanKind.CLIENT), self._deadline)
 
     def writing(self, database: str) -> WriteSpan:
         """Something is written to a database."""
@@ -205,8 +205,7 @@ class CallSpan:
 
     def end(self, code: grpc.StatusCode, error: errors.Error | None) -> None:
         """The call ended so."""
-        if code is grpc.StatusCode.CANCELLED and time.monotonic() >= self._deadline - _TIMER_SECONDS:
-            code = grpc.StatusCode.DEADLINE_EXCEEDED
+        code = _final_code(code, self._deadline)
         if error is not None:
             self._span.set_attribute("error.type", error.reason_name)
         if code in _FAILURES:
@@ -220,14 +219,18 @@ class CallSpan:
 class OutgoingSpan:
     """A call to another process, as its caller sees it.
 
+    Args:
+        deadline: Of the call that makes it.
+
     Attributes:
         traceparent, tracestate: What is sent along with it. The second may be empty: then it is not sent.
     """
 
-    __slots__ = ("_ending", "_span", "traceparent", "tracestate")
+    __slots__ = ("_deadline", "_ending", "_span", "traceparent", "tracestate")
 
-    def __init__(self, span: trace.Span) -> None:
+    def __init__(self, span: trace.Span, deadline: float) -> None:
         self._span = span
+        self._deadline = deadline
         told = span.get_span_context()
         self.traceparent = _traceparent(told)
         self.tracestate = told.trace_state.to_header()
@@ -242,7 +245,7 @@ class OutgoingSpan:
         self._ending = asyncio.ensure_future(self._end_as(call))
 
     async def _end_as(self, call: Any) -> None:
-        _end_outgoing(self._span, await call.code())
+        _end_outgoing(self._span, _final_code(await call.code(), self._deadline))
 
 
 class WriteSpan:
@@ -308,6 +311,13 @@ def _span_context(traceparent: str, state: TraceState | None = None) -> SpanCont
 
 def _traceparent(span: SpanContext) -> str:
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+
+
+def _final_code(code: grpc.StatusCode, deadline: float) -> grpc.StatusCode:
+    """The code of a call that ended. At its deadline it is cancelled, and everything that it waits for."""
+    if code is grpc.StatusCode.CANCELLED and time.monotonic() >= deadline - _TIMER_SECONDS:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return code
 
 
 def _end_outgoing(span: trace.Span, code: grpc.StatusCode) -> None:
