@@ -101,7 +101,8 @@ class Tracing:
         sending.start()
         sending.join(seconds)
         if sending.is_alive():
-            self._exporter.give_up()
+            # It then begins no further try.
+            self._exporter.shutdown()
 
 
 class Tracer:
@@ -359,6 +360,7 @@ class _Telling(SpanExporter):
     def __init__(self, exporter: SpanExporter) -> None:
         self.fails = False
         self._exporter = exporter
+        self._shut = False
         self._lost = 0
         self._told_at = -math.inf
 
@@ -376,12 +378,10 @@ class _Telling(SpanExporter):
             log.warning("traces cannot be exported; see OTEL_EXPORTER_OTLP_ENDPOINT", lost_spans=self._lost)
         return result
 
-    def give_up(self) -> None:
-        """Begin no further try."""
-        self._exporter.shutdown()
-
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        if not self._shut:
+            self._shut = True
+            self._exporter.shutdown()
 
 
 class _ToLog(logging.Handler):
