@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from structlog.testing import capture_logs
 
 from chassis import call as calls
@@ -460,7 +461,10 @@ async def test_a_consumer_of_what_is_not_recorded_records_nothing(
 
 
 async def test_a_collector_that_is_away_costs_a_line_in_the_log(
-    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, issuer: Issuer, token: Any
+    monkeypatch: pytest.MonkeyPatch,
+    unused_tcp_port: int,
+    issuer: Issuer,
+    token: Any,
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://key:{SECRET}@127.0.0.1:{unused_tcp_port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"not a header {SECRET}")
@@ -503,10 +507,7 @@ async def test_a_collector_that_refuses_is_heard_of_and_so_is_its_return(monkeyp
         tracing = exporters[0]
         for export in (refused, refused, taken):
             monkeypatch.setattr(tracing._exporter._exporter, "export", export)
-            call = Call("/insta.posts.v1.PostService/GetPost", "", 0.0, TRACE_ID)
-            tracing.tracer("posts").receive(call, ())
-            assert call.span is not None
-            call.span.end(grpc.StatusCode.OK, None)
+            _record_one(tracing)
             await asyncio.to_thread(tracing._processor.force_flush)
         for each in exporters:
             each.shutdown(5)
@@ -517,13 +518,42 @@ async def test_a_collector_that_refuses_is_heard_of_and_so_is_its_return(monkeyp
 
 
 async def test_what_is_recorded_last_is_sent_at_the_end(tracing: Tracing, collector: Collector) -> None:
-    call = Call("/insta.posts.v1.PostService/GetPost", "", 0.0, TRACE_ID)
-    tracing.tracer("posts").receive(call, ())
-    assert call.span is not None
-    call.span.end(grpc.StatusCode.OK, None)
+    _record_one(tracing)
     await asyncio.to_thread(tracing.shutdown, 5)
 
     assert [span.short for span in collector.spans] == ["server PostService/GetPost"]
+
+
+class Stuck(SpanExporter):
+    """Takes nothing until it is shut down; at first it may fail at once."""
+
+    def __init__(self, fails_first: bool) -> None:
+        self.is_shut = threading.Event()
+        self._fails = fails_first
+
+    def export(self, spans: Any) -> SpanExportResult:
+        if not self._fails:
+            self.is_shut.wait(30)
+        self._fails = False
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self.is_shut.set()
+
+
+@pytest.mark.parametrize(("failing", "seconds"), [(True, 60), (False, 0.1)], ids=["failing", "slow"])
+async def test_a_stop_waits_for_a_collector_no_longer_than_it_may(failing: bool, seconds: float) -> None:
+    exporter = Stuck(fails_first=failing)
+    tracing = Tracing(1.0, exporter)
+    with capture_logs():
+        for _ in range(2 if failing else 1):
+            await asyncio.to_thread(tracing._processor.force_flush)
+            _record_one(tracing)
+        began = time.monotonic()
+        await asyncio.to_thread(tracing.shutdown, seconds)
+
+    assert time.monotonic() - began < 10
+    assert exporter.is_shut.is_set()
 
 
 @pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
@@ -542,16 +572,29 @@ def test_without_its_library_the_setting_is_told_with_what_to_install(monkeypatc
         tracing_of(Settings(trace_ratio=0.5))
 
 
-def test_nothing_is_imported_where_nothing_is_recorded() -> None:
-    script = """
-import sys
-import suite.run, suite.serving
+def test_nothing_is_imported_where_nothing_is_recorded(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, pathlib, sys
+import suite.run
 from chassis.settings import Settings
-from suite.composition import tracing_of
-assert tracing_of(Settings()) is None
+from suite.composition import GATEWAY, Assembly
+from suite.serving import together
+
+async def assemble():
+    await Assembly(Settings(data=pathlib.Path({str(tmp_path)!r})), together(), GATEWAY).close()
+
+asyncio.run(assemble())
 sys.exit(any(name.partition(".")[0] == "opentelemetry" or name == "chassis.tracing" for name in sys.modules))
 """
-    assert subprocess.run([sys.executable, "-c", script], check=False, env=dict(os.environ)).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def _record_one(tracing: Tracing) -> None:
+    """A call that begins and ends."""
+    call = Call("/insta.posts.v1.PostService/GetPost", "", 0.0, TRACE_ID)
+    tracing.tracer("posts").receive(call, ())
+    assert call.span is not None
+    call.span.end(grpc.StatusCode.OK, None)
 
 
 class _Batch:
