@@ -8,9 +8,15 @@ import math
 import random
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Only where traces are recorded it is imported.
+    from chassis.tracing import CallSpan
 
 TRACE_KEY = "trace-id"
 TRACEPARENT_KEY = "traceparent"
+TRACESTATE_KEY = "tracestate"
 AUTHORIZATION_KEY = "authorization"
 # What the gateway tells the services behind it of its own caller.
 CLIENT_ADDRESS_KEY = "insta-client-address"
@@ -55,13 +61,25 @@ class Call:
         authorization: The metadata of that name, passed on to other services; empty if there was none.
         deadline: The time of the event loop at which it ends.
         trace_id: 32 hexadecimal digits (W3C Trace Context), the same in every service that takes part.
+        traceparent: As it came with the call, to be passed on by who records nothing; empty if none came.
         caller: Who makes it; nobody until its token was verified, and in methods that take none.
         origin: Where it came from, if it may change something; nowhere, if it only reads.
         peers: The names of the service that makes it, as its certificate proves. None: it came from within the process,
             or to a server that asks for no certificate.
+        span: What is recorded of it. None: nothing.
     """
 
-    __slots__ = ("authorization", "caller", "deadline", "method", "origin", "peers", "trace_id")
+    __slots__ = (
+        "authorization",
+        "caller",
+        "deadline",
+        "method",
+        "origin",
+        "peers",
+        "span",
+        "trace_id",
+        "traceparent",
+    )
 
     def __init__(
         self,
@@ -70,14 +88,17 @@ class Call:
         deadline: float,
         trace_id: str,
         origin: Origin = NOWHERE,
+        traceparent: str = "",
     ) -> None:
         self.method = method
         self.authorization = authorization
         self.deadline = deadline
         self.trace_id = trace_id
+        self.traceparent = traceparent
         self.caller = NOBODY
         self.origin = origin
         self.peers: frozenset[str] | None = None
+        self.span: CallSpan | None = None
 
 
 current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
@@ -119,12 +140,15 @@ def new_trace_id() -> str:
     return f"{random.getrandbits(128) or 1:032x}"
 
 
-def trace_id_of(traceparent: str) -> str:
-    """The trace id that the metadata `traceparent` of a call names, or a new one if it names none."""
+def trace_of(traceparent: str) -> tuple[str, str]:
+    """The trace id that the metadata `traceparent` of a call names, and the metadata itself.
+
+    A new id and nothing if it names none.
+    """
     match = _TRACEPARENT.fullmatch(traceparent)
-    return match[1] if match else new_trace_id()
+    return (match[1], traceparent) if match else (new_trace_id(), "")
 
 
-def traceparent(trace_id: str) -> str:
-    """The metadata that carries a trace id to another service."""
-    return f"00-{trace_id}-{random.getrandbits(64) or 1:016x}-01"
+def unrecorded(trace_id: str) -> str:
+    """The metadata that carries to another service the id of a trace of which nothing is recorded."""
+    return f"00-{trace_id}-{random.getrandbits(64) or 1:016x}-00"

@@ -7,7 +7,8 @@ missed is forgotten) is caught up with by comparing what is here with what is th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import peewee
 
@@ -15,6 +16,9 @@ from chassis import logs
 from chassis.models import Table
 from chassis.query import compiled, param
 from chassis.store import Database, Store
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracer
 
 _LIMIT = 200
 # How long a question for events waits for one, and until its answer has to be there.
@@ -78,6 +82,7 @@ class Consumer:
         apply: The effect of an event, in a transaction. Passes over what it does not know.
         compare: Brings the database up to date with the other service as it is now, without its log.
         on_lag: Told how many events are still to be applied.
+        tracer: Records how events are applied. None: nothing is recorded.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Consumer:
         apply: Callable[[Database, Any], None],
         compare: Callable[[], Awaitable[None]],
         on_lag: Callable[[int], None],
+        tracer: Tracer | None = None,
     ) -> None:
         self._store = store
         self._name = name
@@ -95,6 +101,7 @@ class Consumer:
         self._apply = apply
         self._compare = compare
         self._on_lag = on_lag
+        self._tracer = tracer
 
     async def step(self) -> bool:
         """Apply what happened since. Answers whether there may be more.
@@ -110,7 +117,8 @@ class Consumer:
         # Before anything is applied: where an event cannot be, this is what grows.
         self._on_lag(batch.head_offset - position.offset)
         if batch.events:
-            await self._store.write(_consume, self._name, position, batch, self._apply)
+            with nullcontext() if self._tracer is None else self._tracer.consuming(self._name, batch.events):
+                await self._store.write(_consume, self._name, position, batch, self._apply)
         elif position.epoch != batch.epoch:
             await self._store.write(_move, self._name, position, Position(batch.epoch, batch.next_offset))
         self._on_lag(batch.head_offset - batch.next_offset)

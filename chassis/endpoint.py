@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor, descriptor_pb2, message, message_factory
@@ -25,6 +25,9 @@ from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.metrics import MethodMetrics, Metrics
 from chassis.replay import Replies
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracer
 
 log = logs.get(__name__)
 
@@ -40,6 +43,7 @@ class Endpoint:
         limit: Limits what one caller may change. None: it was counted where the call came in.
         replies: Answers to requests that came before. None: the service keeps none.
         callers: Names of the services that may call it over the network. None: any.
+        tracer: Records calls that came in. None: nothing is recorded.
 
     Attributes:
         stays_open: Whether its streams last as long as their clients like, unless these name a deadline.
@@ -55,6 +59,7 @@ class Endpoint:
         limit: MutationLimit | None = None,
         replies: Replies | None = None,
         callers: frozenset[str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         service = method.containing_service.full_name
         self.path = f"/{service}/{method.name}"
@@ -72,6 +77,7 @@ class Endpoint:
         streams = self.streams_requests or self.streams_responses
         self._replies = replies if named and not streams else None
         self._callers = callers
+        self.tracer = tracer
         self._handler = handler
         self._verifier = verifier
         # Who reads an event log waits most of the time, and others rely on its news: busy servers do not turn it away.
@@ -95,6 +101,7 @@ class Endpoint:
         current.set(call)
         started = time.perf_counter()
         code = grpc.StatusCode.OK
+        error = None
         admitted = False
         self._metrics.begin()
         try:
@@ -121,6 +128,8 @@ class Endpoint:
             if admitted:
                 self.admission.leave()
             self._metrics.end(code, time.perf_counter() - started)
+            if call.span is not None:
+                call.span.end(code, error)
 
     async def answer_stream(self, requests: AsyncIterator[message.Message | bytes], call: Call) -> message.Message:
         """The response to a stream of requests, which the handler need not read to its end.
@@ -191,6 +200,7 @@ class Endpoint:
         current.set(call)
         started = time.perf_counter()
         code = grpc.StatusCode.OK
+        error = None
         admitted = False
         self._metrics.begin()
         try:
@@ -207,6 +217,8 @@ class Endpoint:
             if admitted:
                 self.admission.leave()
             self._metrics.end(code, time.perf_counter() - started)
+            if call.span is not None:
+                call.span.end(code, error)
 
     def _own(self, response: message.Message) -> message.Message:
         """The response of a stream's handler, if it is one of the method."""

@@ -14,6 +14,7 @@ import peewee
 from google.protobuf import message
 
 from chassis import clock
+from chassis.call import current
 from chassis.models import IdField, Table
 from chassis.query import compiled, param
 from chassis.store import Database, Store
@@ -132,8 +133,14 @@ def between(db: Database, offset: int, end: int) -> int:
     return count
 
 
-def append(db: Database, event: message.Message) -> None:
-    """Add an event, in the transaction of what it tells of."""
+def append(db: Database, event: Any) -> None:
+    """Add an event, in the transaction of what it tells of.
+
+    Each service has a message of its own for it, and they are all alike.
+    """
+    call = current.get()
+    if call is not None and call.span is not None:
+        event.traceparent = call.span.traceparent
     _append.run(db, time=clock.now(), payload=event.SerializeToString())
 
 

@@ -71,18 +71,24 @@ class _Multicallable:
         parent = current.get()
         deadline = loop.time() + (DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         authorization = ""
-        trace_id = ""
+        trace_id = traceparent = ""
         origin = NOWHERE
+        span = None
         if parent is not None:
             deadline = min(deadline, parent.deadline)
             authorization = parent.authorization
             trace_id = parent.trace_id
+            traceparent = parent.traceparent
             origin = parent.origin
+            span = parent.span
         for key, value in metadata or ():
             if key == AUTHORIZATION_KEY:
                 authorization = value
-        call = Call(self._method, authorization, deadline, trace_id or new_trace_id(), origin)
-        return self._kind(self._endpoints[self._method], request, call, loop, parent)
+        call = Call(self._method, authorization, deadline, trace_id or new_trace_id(), origin, traceparent)
+        endpoint = self._endpoints[self._method]
+        if span is not None and endpoint.tracer is not None:
+            endpoint.tracer.receive_from(span, call)
+        return self._kind(endpoint, request, call, loop, parent)
 
 
 class LocalCall:

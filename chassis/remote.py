@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor, descriptor_pb2, message
@@ -15,10 +15,14 @@ from chassis.call import (
     CLIENT_ADDRESS_KEY,
     CLIENT_AGENT_KEY,
     TRACEPARENT_KEY,
+    TRACESTATE_KEY,
     current,
     new_trace_id,
-    traceparent,
+    unrecorded,
 )
+
+if TYPE_CHECKING:
+    from chassis.tracing import OutgoingSpan
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 # A part that is started again is there within this time; of one that is away for longer calls are to hear at once.
@@ -81,15 +85,15 @@ class RemoteChannel:
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _UnaryUnary:
         inner = self._channel.unary_unary(method, *args, **kwargs)
-        return _UnaryUnary(inner, self._connection, method in self._changing)
+        return _UnaryUnary(method, inner, self._connection, method in self._changing)
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> _StreamUnary:
         inner = self._channel.stream_unary(method, *args, **kwargs)
-        return _StreamUnary(inner, self._connection, method in self._changing)
+        return _StreamUnary(method, inner, self._connection, method in self._changing)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> _UnaryStream:
         inner = self._channel.unary_stream(method, *args, **kwargs)
-        return _UnaryStream(inner, self._connection, method in self._changing)
+        return _UnaryStream(method, inner, self._connection, method in self._changing)
 
     async def close(self, grace: float | None = None) -> None:
         self._connection.give_up()
@@ -138,15 +142,16 @@ class _Connection:
 
 
 class _Multicallable:
-    def __init__(self, inner: Any, connection: _Connection, tells_origin: bool) -> None:
+    def __init__(self, method: str, inner: Any, connection: _Connection, tells_origin: bool) -> None:
+        self._method = method
         self._inner = inner
         self._connection = connection
         self._tells_origin = tells_origin
 
     def _outgoing(
         self, timeout: float | None, metadata: Sequence[tuple[str, str]] | None
-    ) -> tuple[float, list[tuple[str, str]]]:
-        """The seconds that a call has, and what is sent along with it."""
+    ) -> tuple[float, list[tuple[str, str]], OutgoingSpan | None]:
+        """The seconds that a call has, what is sent along with it, and what is recorded of it."""
         timeout = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
         parent = current.get()
         sent = list(metadata or ())
@@ -157,8 +162,17 @@ class _Multicallable:
             if self._tells_origin:
                 sent.append((CLIENT_ADDRESS_KEY, parent.origin.address))
                 sent.append((CLIENT_AGENT_KEY, parent.origin.user_agent))
-        sent.append((TRACEPARENT_KEY, traceparent(parent.trace_id if parent is not None else new_trace_id())))
-        return timeout, sent
+        span = None
+        if parent is None:
+            sent.append((TRACEPARENT_KEY, unrecorded(new_trace_id())))
+        elif parent.span is None:
+            sent.append((TRACEPARENT_KEY, parent.traceparent or unrecorded(parent.trace_id)))
+        else:
+            span = parent.span.calling(self._method)
+            sent.append((TRACEPARENT_KEY, span.traceparent))
+            if span.tracestate:
+                sent.append((TRACESTATE_KEY, span.tracestate))
+        return timeout, sent, span
 
 
 class _UnaryUnary(_Multicallable):
@@ -170,11 +184,11 @@ class _UnaryUnary(_Multicallable):
         metadata: Sequence[tuple[str, str]] | None = None,
         **options: Any,
     ) -> grpc.aio.UnaryUnaryCall[Any, Any] | _WaitingCall:
-        timeout, sent = self._outgoing(timeout, metadata)
+        timeout, sent, span = self._outgoing(timeout, metadata)
 
         def begin(seconds: float) -> grpc.aio.UnaryUnaryCall[Any, Any]:
             call: grpc.aio.UnaryUnaryCall[Any, Any] = self._inner(request, timeout=seconds, metadata=sent, **options)
-            return call
+            return call if span is None else span.until_end_of(call)
 
         return begin(timeout) if self._connection.is_there() else _WaitingCall(self._connection, begin, timeout)
 
@@ -188,10 +202,11 @@ class _StreamUnary(_Multicallable):
         metadata: Sequence[tuple[str, str]] | None = None,
         **options: Any,
     ) -> RemoteRequestStream:
-        timeout, sent = self._outgoing(timeout, metadata)
+        timeout, sent, span = self._outgoing(timeout, metadata)
 
         def begin(seconds: float) -> Any:
-            return self._inner(timeout=seconds, metadata=sent, **options)
+            call = self._inner(timeout=seconds, metadata=sent, **options)
+            return call if span is None else span.until_end_of(call)
 
         return RemoteRequestStream(self._connection, begin, timeout, aiter(requests))
 
@@ -205,10 +220,11 @@ class _UnaryStream(_Multicallable):
         metadata: Sequence[tuple[str, str]] | None = None,
         **options: Any,
     ) -> RemoteResponseStream:
-        timeout, sent = self._outgoing(timeout, metadata)
+        timeout, sent, span = self._outgoing(timeout, metadata)
 
         def begin(seconds: float) -> Any:
-            return self._inner(request, timeout=seconds, metadata=sent, **options)
+            call = self._inner(request, timeout=seconds, metadata=sent, **options)
+            return call if span is None else span.until_end_of(call)
 
         return RemoteResponseStream(self._connection, begin, timeout)
 

@@ -11,7 +11,7 @@ import tempfile
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import ExitStack, aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -29,14 +29,16 @@ from chassis.call import (
     TRACEPARENT_KEY,
     Call,
     Origin,
-    new_trace_id,
-    trace_id_of,
+    trace_of,
 )
 from chassis.endpoint import Endpoint
 from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.metrics import Metrics
 from chassis.replay import Replies
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracer
 
 # A call that names no deadline gets this one; one that streams takes as long as its client does.
 DEFAULT_DEADLINE_SECONDS = 30.0
@@ -75,6 +77,7 @@ def endpoints_of(
     limit: MutationLimit | None = None,
     replies: Replies | None = None,
     callers: Mapping[str, frozenset[str]] | None = None,
+    tracer: Tracer | None = None,
 ) -> dict[str, Endpoint]:
     """The endpoints of servicers, by path.
 
@@ -97,6 +100,7 @@ def endpoints_of(
             limit,
             replies,
             callers=(callers or {}).get(name),
+            tracer=tracer,
         )
         for name, servicer in servicers.items()
         for method in pool.FindServiceByName(name).methods
@@ -314,7 +318,8 @@ def _refusal(endpoint: Endpoint, why: errors.Error) -> grpc.RpcMethodHandler[Any
 
     async def refuse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         endpoint.count_refused(why.code)
-        trailers = ((TRACE_KEY, _trace_id(acceptor.metadata.get())), (errors.DETAILS_KEY, told))
+        trace_id, _ = _trace(acceptor.metadata.get())
+        trailers = ((TRACE_KEY, trace_id), (errors.DETAILS_KEY, told))
         await context.abort(why.code, why.text, trailers)
 
     # Whatever kind the method is: a stream that is not read is the only one that gRPC does not read first.
@@ -425,20 +430,23 @@ def _incoming(
     seconds = default if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
     origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
+    trace_id, traceparent = _trace(metadata)
     # Several are joined, as HTTP has it (RFC 9110, 5.3), and are no token: who reads another of them than this server
     # would take somebody else for the caller.
-    call = Call(endpoint.path, ", ".join(authorizations), deadline, _trace_id(metadata), origin)
+    call = Call(endpoint.path, ", ".join(authorizations), deadline, trace_id, origin, traceparent)
+    if endpoint.tracer is not None:
+        endpoint.tracer.receive(call, metadata)
     if callers is not None:
         call.peers = callers.names(context)
     context.set_trailing_metadata(((TRACE_KEY, call.trace_id),))
     return call, remaining is None
 
 
-def _trace_id(metadata: acceptor.Metadata) -> str:
+def _trace(metadata: acceptor.Metadata) -> tuple[str, str]:
     for key, value in metadata:
         if key == TRACEPARENT_KEY:
-            return trace_id_of(str(value))
-    return new_trace_id()
+            return trace_of(str(value))
+    return trace_of("")
 
 
 def _origin(context: grpc.aio.ServicerContext[Any, Any], metadata: acceptor.Metadata, internal: bool) -> Origin:

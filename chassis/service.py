@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.types import ASGIApp
 
@@ -17,6 +17,9 @@ from chassis.metrics import Metrics
 from chassis.replay import Replies
 from chassis.settings import Settings
 from chassis.store import Store
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracer
 
 
 class Built(NamedTuple):
@@ -68,6 +71,7 @@ class Parts:
         database: Its database, if it has one, and the answers to retries that it keeps there.
         draining: Set when the process is about to stop: whoever waits for something ends.
         closing: What is to be closed when the process stops.
+        tracer: Records what it does. None: nothing is recorded.
     """
 
     settings: Settings
@@ -78,6 +82,7 @@ class Parts:
     kept_replies: Replies | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     closing: ExitStack = field(default_factory=ExitStack)
+    tracer: Tracer | None = None
 
     @property
     def store(self) -> Store:

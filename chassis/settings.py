@@ -25,6 +25,8 @@ _WEB_ADDRESS = re.compile(
     re.ASCII,
 )
 
+_SHARE = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+
 # Of an address, whatever may be the secret of somebody who has put it there.
 _BEFORE_AT = re.compile(r"(?<=//).*@")
 
@@ -100,6 +102,12 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _share(text: str) -> float:
+    if not _SHARE.fullmatch(text) or not 0 <= float(text) <= 1:
+        raise ValueError("must be a number from 0 to 1")
+    return float(text)
 
 
 def _media_place(text: str) -> MediaFolder | MediaBucket:
@@ -186,6 +194,12 @@ class Settings:
         " what lies there, but not uploads/, which holds what nobody has looked at",
     )
     media_url_seconds: int = _setting(3600, _number(60, 604_800), "how long signed addresses of images are good for")
+    trace_ratio: float = _setting(
+        0.0,
+        _share,
+        "share of the calls that come in whose traces are recorded, 0.01 for instance, and sent to"
+        " OTEL_EXPORTER_OTLP_ENDPOINT; without, none",
+    )
     log_level: str = _setting("info", _level, f"one of {', '.join(logs.LEVELS)}")
     log_pretty: bool = _setting(False, _switch, "log lines for people in place of JSON; true on a terminal")
 

@@ -199,6 +199,8 @@ class Store:
             raise
         self._closed = False
         self._emptied = False
+        # By the last transaction.
+        self._committed_together = 0
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_jobs, name=f"{path.stem}-writer", daemon=True)
         self._writer.start()
@@ -245,10 +247,17 @@ class Store:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         call = current.get()
+        recorded = None
+        if call is not None and call.span is not None:
+            recorded = call.span.writing(self._path.stem)
+            change = recorded.timed(change, lambda: self._committed_together)
         deadline = math.inf if call is None else call.deadline
         context = contextvars.copy_context()
         self._jobs.put(_Job(lambda: change(self._db, *args, **kwargs), future, loop, context, deadline))
-        return await future
+        if recorded is None:
+            return await future
+        with recorded:
+            return await future
 
     def read_now(
         self,
@@ -352,6 +361,7 @@ class Store:
         try:
             if made := sum(answer.failure is None for answer in answers):
                 self._on_commit(made)
+                self._committed_together = made
             _call_after(answers)
         finally:
             _send(answers)

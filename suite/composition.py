@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool, duration_pb2
 
@@ -25,7 +25,7 @@ from chassis.replay import Replies
 from chassis.revocation import Revocations
 from chassis.server import Server, endpoints_of
 from chassis.service import Parts, Service
-from chassis.settings import Settings
+from chassis.settings import SettingError, Settings
 from chassis.store import Store
 from chassis.tls import Certificate, Peer
 from gateway import service as gateway
@@ -37,6 +37,9 @@ from services.social import service as social
 from services.users import service as users
 from suite import callers
 from suite.databases import open_store
+
+if TYPE_CHECKING:
+    from chassis.tracing import Tracing
 
 GATEWAY = gateway.SERVICE
 SERVICES = {service.name: service for service in (users.SERVICE, posts.SERVICE, social.SERVICE, GATEWAY)}
@@ -62,6 +65,9 @@ class Assembly:
         services: Those that run here. Calls to any other go over the network, to the addresses in the settings.
         served: The one of them whose methods can be called from outside.
         peer: What it proves itself with to the others. None: nothing is encrypted on the way to them.
+
+    Raises:
+        SettingError: traces are to be recorded and cannot be.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Assembly:
     ) -> None:
         self.metrics = Metrics()
         self._settings = settings
+        self._tracing = tracing_of(settings)
         self._served = served
         self._peer = peer
         self._stores: list[Store] = []
@@ -113,6 +120,7 @@ class Assembly:
                 limit if comes_in else None,
                 parts.kept_replies,
                 callers=allowed,
+                tracer=parts.tracer,
             )
 
     def server(self, certificate: Certificate | Peer | None, *, shares_port: bool) -> Server:
@@ -143,8 +151,8 @@ class Assembly:
         if not await self._events[users.SERVICE.name].wait_until_heard(_FIRST_NEWS_SECONDS):
             log.warning("users service not reached yet; until then no call may change anything")
 
-    async def close(self) -> None:
-        """Finish what is waiting to be written, and close all channels."""
+    async def close(self, seconds: float = 0.0) -> None:
+        """Finish what is waiting to be written, and close all channels. Traces are sent for so many seconds at most."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -153,6 +161,8 @@ class Assembly:
         self._closing.close()
         for store in self._stores:
             store.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.shutdown, seconds)
 
     def _channel(self, name: str, here: list[Service]) -> Any:
         service = SERVICES[name]
@@ -165,14 +175,24 @@ class Assembly:
 
     def _parts(self, service: Service) -> Parts:
         channels = {name: self._channels[name] for name in service.calls}
+        tracer = None if self._tracing is None else self._tracing.tracer(service.name)
         if service.migrations is None:
-            return Parts(self._settings, self.metrics, self._events, channels, draining=self._draining)
+            return Parts(self._settings, self.metrics, self._events, channels, draining=self._draining, tracer=tracer)
         writes, log_size = self.metrics.committed(service.name), self.metrics.log_size(service.name)
         database = open_store(self._settings, service, writes.observe, log_size.set)
         self._stores.append(database)
         premises = Premises(database, self._missing_users) if service.calls else None
         replies = Replies(database, database.write_now(secret, "replies"), premises)
-        return Parts(self._settings, self.metrics, self._events, channels, database, replies, self._draining)
+        return Parts(
+            self._settings,
+            self.metrics,
+            self._events,
+            channels,
+            database,
+            replies,
+            self._draining,
+            tracer=tracer,
+        )
 
     async def _fetch_keys(self) -> Mapping[str, bytes]:
         stub = auth_pb2_grpc.AuthServiceStub(self._channels["users"])
@@ -204,3 +224,25 @@ def address_of(settings: Settings, name: str) -> str:
     """Where a service is when it runs apart."""
     address: str = getattr(settings, f"{name}_address")
     return address
+
+
+def tracing_of(settings: Settings) -> Tracing | None:
+    """What records traces. None: nothing is to.
+
+    Raises:
+        SettingError: they cannot be recorded; says what to change.
+    """
+    if not settings.trace_ratio:
+        return None
+    setting = f"INSTA_TRACE_RATIO={settings.trace_ratio:g}"
+    # Imported where it is used: OpenTelemetry need not be there, and takes a while.
+    try:
+        from chassis.tracing import Tracing, WrongEnvironment
+    except ModuleNotFoundError as missing:
+        if not (missing.name or "").startswith("opentelemetry"):
+            raise
+        raise SettingError(f"{setting}: needs OpenTelemetry. Install it: pip install 'insta[tracing]'") from None
+    try:
+        return Tracing(settings.trace_ratio)
+    except WrongEnvironment as wrong:
+        raise SettingError(f"{setting}: {wrong}") from None

@@ -119,6 +119,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     assembly = Assembly(settings, services, served, peer)
+    drained_by = loop.time()
     try:
         assembly.begin()
         # Before any call comes in: a token may be one of a session that has ended.
@@ -150,6 +151,7 @@ async def _serve(
         if supervised:
             loop.remove_reader(sys.stdin.fileno())
         log.info("draining", seconds=settings.drain_seconds)
+        drained_by = loop.time() + settings.drain_seconds
         async with asyncio.TaskGroup() as stops:
             stops.create_task(server.drain(settings.drain_seconds))
             if web is not None:
@@ -157,7 +159,7 @@ async def _serve(
     finally:
         if web is not None:
             await web.stop(0)
-        await assembly.close()
+        await assembly.close(max(drained_by - loop.time(), 0))
     log.info("stopped")
 
 

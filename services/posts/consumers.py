@@ -38,4 +38,5 @@ def users(parts: Parts) -> Consumer:
     async def compare() -> None:
         await bury_missing(parts.store, USER, _AUTHORS, missing)
 
-    return Consumer(parts.store, "users", read, apply, compare, parts.metrics.consumer_lag("posts", "users").set)
+    lag = parts.metrics.consumer_lag("posts", "users")
+    return Consumer(parts.store, "users", read, apply, compare, lag.set, parts.tracer)

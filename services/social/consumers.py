@@ -54,7 +54,8 @@ def users(parts: Parts) -> Consumer:
     async def compare() -> None:
         await bury_missing(parts.store, USER, _USERS, missing)
 
-    return Consumer(parts.store, "users", read, apply, compare, parts.metrics.consumer_lag("social", "users").set)
+    lag = parts.metrics.consumer_lag("social", "users")
+    return Consumer(parts.store, "users", read, apply, compare, lag.set, parts.tracer)
 
 
 def posts(parts: Parts) -> Consumer:
@@ -76,7 +77,8 @@ def posts(parts: Parts) -> Consumer:
     async def compare() -> None:
         await bury_missing(parts.store, POST, _POSTS, missing)
 
-    return Consumer(parts.store, "posts", read, apply, compare, parts.metrics.consumer_lag("social", "posts").set)
+    lag = parts.metrics.consumer_lag("social", "posts")
+    return Consumer(parts.store, "posts", read, apply, compare, lag.set, parts.tracer)
 
 
 def heard_of_all_posts(parts: Parts) -> Callable[[], Awaitable[bool]]:

@@ -18,6 +18,7 @@ from chassis.local import LocalChannel
 from chassis.metrics import Metrics
 from chassis.remote import RemoteChannel
 from chassis.server import Server, endpoints_of
+from chassis.tracing import Tracer
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from insta.users.v1 import auth_pb2, auth_pb2_grpc
 from tests.chassis.issuer import Issuer
@@ -116,12 +117,13 @@ async def reached(
     longest_wait: float = math.inf,
     listen: str = "127.0.0.1:0",
     limit: MutationLimit | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Way]:
     """Servicers that run in this process ("local"), or on a server of their own ("remote")."""
     verifier = issuer.verifier()
     metrics = Metrics()
     admission = Admission(max_calls)
-    endpoints = endpoints_of(servicers, verifier, metrics, admission, limit)
+    endpoints = endpoints_of(servicers, verifier, metrics, admission, limit, tracer=tracer)
     if kind == "local":
         yield Way(LocalChannel(endpoints), metrics, admission)
         return
@@ -146,9 +148,10 @@ async def running(
     max_calls: int = MAX_CALLS,
     longest_wait: float = math.inf,
     listen: str = "127.0.0.1:0",
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Peer]:
     """A service, in one of the two ways."""
     servicer = Posts()
     servicers = dict(zip(CONTRACTS, (servicer, Auth()), strict=True))
-    async with reached(kind, servicers, issuer, max_calls, longest_wait, listen) as way:
+    async with reached(kind, servicers, issuer, max_calls, longest_wait, listen, tracer=tracer) as way:
         yield Peer(**vars(way), servicer=servicer)

@@ -170,6 +170,16 @@ def test_every_id_is_an_int64_that_javascript_sees_as_a_string(contracts: Contra
     assert wrong == []
 
 
+def test_every_event_has_a_place_for_its_offset_its_time_and_its_trace(contracts: Contracts) -> None:
+    logs = {name.partition(".EventService")[0] for name in contracts.methods() if ".EventService/ReadEvents" in name}
+    fields = contracts.fields()
+
+    assert logs == {"insta.users.v1", "insta.posts.v1", "insta.social.v1"}
+    for package in logs:
+        numbers = [fields[f"{package}.Event.{name}"].number for name in ("offset", "time", "traceparent")]
+        assert numbers == [1, 2, 15]
+
+
 def test_secrets_are_redacted_where_messages_are_printed(contracts: Contracts) -> None:
     secrets = {
         name: field

@@ -93,6 +93,7 @@ WRONG = {
     "INSTA_MEDIA_S3_ENDPOINT": WEB_ADDRESSES,
     "INSTA_MEDIA_PUBLIC_URL": WEB_ADDRESSES,
     "INSTA_MEDIA_URL_SECONDS": ("", "59", "604801", "1.5", "1h"),
+    "INSTA_TRACE_RATIO": ("", "-0.1", "1.1", "1%", "1e-3", "nan", "half"),
     "INSTA_LOG_LEVEL": ("", "loud", "info "),
     "INSTA_LOG_PRETTY": SWITCHES,
 }
@@ -120,6 +121,7 @@ RIGHT = {
     "INSTA_MEDIA_S3_ENDPOINT": "http://127.0.0.1:8333",
     "INSTA_MEDIA_PUBLIC_URL": "https://images.example.com/posts/",
     "INSTA_MEDIA_URL_SECONDS": "604800",
+    "INSTA_TRACE_RATIO": "0.25",
     "INSTA_LOG_LEVEL": "DEBUG",
     "INSTA_LOG_PRETTY": "1",
 }
@@ -172,6 +174,7 @@ def test_right_settings_are_taken() -> None:
         media_s3_endpoint="http://127.0.0.1:8333",
         media_public_url="https://images.example.com/posts",
         media_url_seconds=604_800,
+        trace_ratio=0.25,
         log_level="debug",
         log_pretty=True,
     )

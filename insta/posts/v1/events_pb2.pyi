@@ -158,8 +158,11 @@ class Event(_message.Message):
     POST_CREATED_FIELD_NUMBER: _builtins.int
     POST_UPDATED_FIELD_NUMBER: _builtins.int
     AVATAR_CHANGED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Its place in the log, growing."""
+    traceparent: _builtins.str
+    """What led to it, as W3C Trace Context names it: only if that is recorded."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -189,10 +192,11 @@ class Event(_message.Message):
         post_created: Global___PostCreated | None = ...,
         post_updated: Global___PostUpdated | None = ...,
         avatar_changed: Global___AvatarChanged | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["avatar_changed", b"avatar_changed", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_changed", b"avatar_changed", "offset", b"offset", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_changed", b"avatar_changed", "offset", b"offset", "payload", b"payload", "post_created", b"post_created", "post_deleted", b"post_deleted", "post_updated", b"post_updated", "time", b"time", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["post_deleted", "post_created", "post_updated", "avatar_changed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015

@@ -113,8 +113,11 @@ class Event(_message.Message):
     COMMENT_DELETED_FIELD_NUMBER: _builtins.int
     USER_FOLLOWED_FIELD_NUMBER: _builtins.int
     USER_UNFOLLOWED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Its place in the log, growing."""
+    traceparent: _builtins.str
+    """What led to it, as W3C Trace Context names it: only if that is recorded."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -159,10 +162,11 @@ class Event(_message.Message):
         comment_deleted: Global___CommentDeleted | None = ...,
         user_followed: Global___UserFollowed | None = ...,
         user_unfollowed: Global___UserUnfollowed | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comment_created", b"comment_created", "comment_deleted", b"comment_deleted", "comment_updated", b"comment_updated", "payload", b"payload", "post_liked", b"post_liked", "post_unliked", b"post_unliked", "time", b"time", "user_followed", b"user_followed", "user_unfollowed", b"user_unfollowed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment_created", b"comment_created", "comment_deleted", b"comment_deleted", "comment_updated", b"comment_updated", "offset", b"offset", "payload", b"payload", "post_liked", b"post_liked", "post_unliked", b"post_unliked", "time", b"time", "user_followed", b"user_followed", "user_unfollowed", b"user_unfollowed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment_created", b"comment_created", "comment_deleted", b"comment_deleted", "comment_updated", b"comment_updated", "offset", b"offset", "payload", b"payload", "post_liked", b"post_liked", "post_unliked", b"post_unliked", "time", b"time", "traceparent", b"traceparent", "user_followed", b"user_followed", "user_unfollowed", b"user_unfollowed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["post_liked", "post_unliked", "comment_created", "comment_updated", "comment_deleted", "user_followed", "user_unfollowed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015

@@ -158,8 +158,11 @@ class Event(_message.Message):
     USER_DELETED_FIELD_NUMBER: _builtins.int
     USER_CREATED_FIELD_NUMBER: _builtins.int
     USER_UPDATED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Its place in the log, growing."""
+    traceparent: _builtins.str
+    """What led to it, as W3C Trace Context names it: only if that is recorded."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -189,10 +192,11 @@ class Event(_message.Message):
         user_deleted: Global___UserDeleted | None = ...,
         user_created: Global___UserCreated | None = ...,
         user_updated: Global___UserUpdated | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_updated", b"user_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_updated", b"user_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload", b"payload", "sessions_ended", b"sessions_ended", "time", b"time", "traceparent", b"traceparent", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_updated", b"user_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["sessions_ended", "user_deleted", "user_created", "user_updated"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
