@@ -22,10 +22,11 @@ from rich.table import Table
 
 from chassis import audit, clock, events
 from chassis.settings import Settings
+from chassis.sqlite import SQLiteDatabase
 from chassis.store import Database
 from suite.audit import ROWS
 from suite.composition import SERVICES
-from suite.databases import path_of
+from suite.databases import path_of, require_files
 
 # What is in a copy refers to nothing that is newer than the copies made after it.
 ORDER = ("social", "posts", "users")
@@ -64,6 +65,7 @@ def backup(settings: Settings, directory: Path) -> None:
     All that was answered before the command began is in the copy. Keep it as safe as the databases: that of users holds
     the keys that sign access tokens. Certificates (INSTA_DATA/tls) are not copied.
     """
+    require_files(settings, "pg_dump")
     partial = directory.with_name(f"{directory.name}.partial")
     for there in (directory, partial):
         if there.exists() or there.is_symlink():
@@ -93,7 +95,7 @@ def _copy(name: str, source: Path, folder: Path) -> Copy:
     """Copy a database as it is at one moment."""
     target = folder / f"{name}.db"
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    db = Database(source)
+    db = SQLiteDatabase(source)
     # In one transaction: each commit of another process would begin the copy anew. It holds no writer, and the log of
     # the database grows by what is written meanwhile.
     with closing(db), db.atomic():

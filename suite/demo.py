@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import shlex
-from contextlib import suppress
-from functools import partial
 from random import Random
-from typing import Any
 
-import apsw
 import click
 import peewee
 
@@ -52,7 +49,7 @@ _NUMBER = click.IntRange(0)
 def demo(settings: Settings, /, seed: int, until: datetime.datetime, password: str, **sizes: int) -> None:
     """Add made-up people, their posts, likes, comments and follows.
 
-    Goes straight into the databases in INSTA_DATA, whether the suite is running or not; calls go on meanwhile. The same
+    Goes straight into the databases, whether the suite is running or not; calls go on meanwhile. The same
     seed and sizes make the same network. Once more adds as many people again, under other names.
     """
     wanted = Sizes(**sizes, follow_limit=follows.LIMIT)
@@ -68,7 +65,7 @@ def demo(settings: Settings, /, seed: int, until: datetime.datetime, password: s
             _fill(network, stores, password_hash)
     except errors.Error as wrong:
         raise click.ClickException(wrong.text) from None
-    except (apsw.Error, peewee.PeeweeException) as failure:
+    except peewee.PeeweeException as failure:
         text = f"{failure}. What was added to {settings.data} until then stays, and is counted."
         raise click.ClickException(text) from None
     _invite(network, password)
@@ -86,10 +83,10 @@ def _fill(network: Network, stores: dict[str, Store], password_hash: bytes) -> N
     sizes = network.sizes
     report = Report()
     with report.phase("people", sizes.users) as made:
-        add_people = partial(_add_people, network, password_hash, network.rng("usernames"))
-        bulk.load(users, demo_network.people(network), add_people, made)
+        people = _People(network, password_hash)
+        bulk.load(users, demo_network.people(network), people.add, made, keep=people.keep)
     with report.phase("posts", sizes.posts) as made:
-        bulk.load(posts, demo_network.posts(network), partial(_add_posts, network), made)
+        bulk.load(posts, demo_network.posts(network), bulk.add_posts, made, keep=network.post_ids.extend)
     with report.phase("likes", sizes.likes) as made:
         bulk.load(social, demo_network.likes(network), bulk.add_likes, made)
     with report.phase("comments", sizes.comments) as made:
@@ -104,34 +101,47 @@ _set_joined = compiled(
 )
 
 
-def _add_people(network: Network, password_hash: bytes, rng: Random, rows: list[Newcomer], db: Database) -> None:
-    for newcomer in rows:
-        account = _add_person(password_hash, rng, newcomer, db)
-        _set_joined.run(db, id=account.id, create_time=newcomer.create_time)
-        network.user_ids.append(account.id)
-        network.usernames.append(account.username)
+class _People:
+    """Adds people. What a transaction that was undone had of them, the next one has again."""
 
+    def __init__(self, network: Network, password_hash: bytes) -> None:
+        self._network = network
+        self._password_hash = password_hash
+        self._rng = network.rng("usernames")
 
-def _add_person(password_hash: bytes, rng: Random, newcomer: Newcomer, db: Database) -> accounts.Account:
-    """Add somebody under the first username that is free."""
-    attempt = 0
-    while True:
-        username = demo_words.username(rng, newcomer.name, attempt)
-        attempt += 1
-        with suppress(errors.AlreadyExists):
-            return accounts.create(
-                db,
-                username=username,
-                email=f"{username}@example.com",
-                password_hash=password_hash,
-                first_name=newcomer.name.first,
-                last_name=newcomer.name.last,
-                bio=newcomer.bio,
-            )
+    def add(self, rows: list[Newcomer], db: Database) -> tuple[list[accounts.Account], Random]:
+        """Add some, each under the first username that is free."""
+        rng = copy.copy(self._rng)
+        added = []
+        for newcomer in rows:
+            account = self._add_person(rng, newcomer, db)
+            _set_joined.run(db, id=account.id, create_time=newcomer.create_time)
+            added.append(account)
+        return added, rng
 
+    def keep(self, stored: tuple[list[accounts.Account], Random]) -> None:
+        """They are stored."""
+        added, self._rng = stored
+        self._network.user_ids.extend(account.id for account in added)
+        self._network.usernames.extend(account.username for account in added)
 
-def _add_posts(network: Network, rows: list[dict[str, Any]], db: Database) -> None:
-    network.post_ids += bulk.add_posts(rows, db)
+    def _add_person(self, rng: Random, newcomer: Newcomer, db: Database) -> accounts.Account:
+        attempt = 0
+        while True:
+            username = demo_words.username(rng, newcomer.name, attempt)
+            attempt += 1
+            email = f"{username}@example.com"
+            # A statement that is refused would undo all of the transaction in PostgreSQL.
+            if accounts.is_free(db, username, email):
+                return accounts.create(
+                    db,
+                    username=username,
+                    email=email,
+                    password_hash=self._password_hash,
+                    first_name=newcomer.name.first,
+                    last_name=newcomer.name.last,
+                    bio=newcomer.bio,
+                )
 
 
 def _invite(network: Network, password: str) -> None:

@@ -16,7 +16,7 @@ import peewee
 from chassis import audit, clock, events
 from chassis.models import skip_ids
 from chassis.settings import Settings
-from chassis.store import Database
+from chassis.sqlite import SQLiteDatabase
 from services.users import keys, sessions
 from suite.audit import ROWS
 from suite.backup import (
@@ -32,7 +32,7 @@ from suite.backup import (
     sync,
 )
 from suite.composition import SERVICES
-from suite.databases import open_store, path_of, restore_to_finish
+from suite.databases import open_store, path_of, require_files, restore_to_finish
 from suite.serving import data_lock
 
 # In the folder of new databases: where those of before are kept.
@@ -49,6 +49,7 @@ def restore(settings: Settings, directory: Path, replace: bool) -> None:
     Everything is as it was when the backup was made: what was deleted afterwards is there again. But all sessions are
     ended, and a new key signs access tokens, so that none that was revoked since is accepted again.
     """
+    require_files(settings, "pg_restore")
     try:
         _restore(settings, directory, replace)
     except (OSError, apsw.Error, peewee.PeeweeException) as failure:
@@ -136,7 +137,7 @@ def _stage(copy: Copy, directory: Path, staging: Path) -> None:
     if digest(staged) != (copy.size, copy.sha256):
         raise click.ClickException(f"{directory / copy.file} is damaged: it is not what {MANIFEST} says.")
     require_sound(staged)
-    with closing(Database(staged)) as db:
+    with closing(SQLiteDatabase(staged)) as db:
         unknown = schema_of(db) - {path.stem for path in _migrations(copy.name).glob("*.py")}
     if unknown:
         raise click.ClickException(

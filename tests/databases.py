@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
+import psycopg
 
-from tests.running import RunningSuite
+from chassis.settings import DatabaseAddress
+from chassis.sqlite import SQLiteDatabase, SQLiteStore, Turnstile
+from chassis.store import Database, Store
+from tests import postgres_server
+from tests.running import ON_POSTGRESQL, RunningSuite
 
 # Which columns of which database hold the id of a user, and of a post.
 USER_COLUMNS = {
@@ -50,6 +55,82 @@ COUNTERS = {
 }
 
 
+def open_store(path: Path, migrations: Path, on_commit: Callable[[int], None] = lambda writes: None) -> Store:
+    """The store of a file, or of the database on the server that takes its place."""
+    if not ON_POSTGRESQL:
+        return SQLiteStore(path, migrations, on_commit)
+    from chassis.postgres import PostgresStore
+
+    return PostgresStore(DatabaseAddress(postgres_server.address(path)), migrations, on_commit, connections=6)
+
+
+def open_database(path: Path) -> Database:
+    """What queries run on, apart from any store."""
+    if not ON_POSTGRESQL:
+        return SQLiteDatabase(path)
+    from chassis.postgres import PostgresDatabase
+
+    return PostgresDatabase(DatabaseAddress(postgres_server.address(path)))
+
+
+def place(path: Path) -> str:
+    """How a store calls its database."""
+    return str(DatabaseAddress(postgres_server.address(path))) if ON_POSTGRESQL else str(path)
+
+
+def sql(text: str) -> str:
+    """SQL with a question mark for each value, as the database at hand takes it."""
+    return text.replace("?", "%s") if ON_POSTGRESQL else text
+
+
+class Connection:
+    """A connection of a test's own. As a context it is a transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection: Any
+        if ON_POSTGRESQL:
+            self._connection = psycopg.connect(postgres_server.address(path), autocommit=True)
+        else:
+            self._connection = apsw.Connection(str(path))
+            self._connection.set_busy_timeout(10_000)
+
+    def execute(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, with a question mark for each value. Its rows."""
+        cursor = self._connection.execute(sql(text), values or None)
+        if ON_POSTGRESQL and cursor.description is None:
+            return []
+        return list(cursor)
+
+    def __enter__(self) -> Connection:
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if ON_POSTGRESQL else "BEGIN")
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self.execute("ROLLBACK" if failed else "COMMIT")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def writers_held(path: Path) -> Iterator[None]:
+    """Let nobody write to a database, and everybody read."""
+    if not ON_POSTGRESQL:
+        turnstile = Turnstile(path)
+        try:
+            with turnstile:
+                yield
+        finally:
+            turnstile.close()
+        return
+    with closing(Connection(path)) as holder, holder:
+        tables = [
+            f'"{name}"' for (name,) in holder.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        ]
+        holder.execute(f"LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE")
+        yield
+
+
 def path_of(suite: RunningSuite, service: str) -> Path:
     """The database of a service."""
     return Path(suite.environment["INSTA_DATA"]) / f"{service}.db"
@@ -57,9 +138,8 @@ def path_of(suite: RunningSuite, service: str) -> Path:
 
 def rows(suite: RunningSuite, service: str, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """What a query finds in the database of a service."""
-    with closing(apsw.Connection(str(path_of(suite, service)), flags=apsw.SQLITE_OPEN_READONLY)) as database:
-        database.set_busy_timeout(10_000)
-        return list(database.execute(query, values))
+    with closing(Connection(path_of(suite, service))) as database:
+        return database.execute(query, values)
 
 
 def left_of_users(suite: RunningSuite, user_ids: Iterable[int]) -> dict[str, int]:
@@ -83,12 +163,10 @@ def counted_wrongly(paths: Mapping[str, Path]) -> dict[str, set[tuple[Any, ...]]
     for counters, (service, counted) in COUNTERS.items():
         if service not in paths:
             continue
-        with closing(apsw.Connection(str(paths[service]), flags=apsw.SQLITE_OPEN_READONLY)) as database:
-            database.set_busy_timeout(10_000)
-            # In one transaction, so that both see the same moment.
-            with database:
-                stored = {row for row in database.execute(counters) if row[1]}
-                found = set(database.execute(counted))
+        # In one transaction, so that both see the same moment.
+        with closing(Connection(paths[service])) as opened, opened as database:
+            stored = {row for row in database.execute(counters) if row[1]}
+            found = set(database.execute(counted))
         if stored != found:
             wrong[counters] = stored ^ found
     return wrong

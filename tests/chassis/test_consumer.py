@@ -21,11 +21,14 @@ from chassis.background import BackgroundTask
 from chassis.consumer import Consumer, Cursor, Position
 from chassis.events import EventLog, LoggedEvent
 from chassis.store import Database, Store
+from tests import databases
 from tests.chassis import items
 from tests.people import until
+from tests.running import ON_POSTGRESQL
 
 Result = TypeVar("Result")
 LOG = "there"
+_SERIAL = "SERIAL" if ON_POSTGRESQL else "INTEGER"
 EXAMPLES = 30
 STEPS = 30
 
@@ -42,9 +45,9 @@ def open_store(path: Path) -> Store:
         with db.bind_ctx(tables):
             db.create_tables(tables)
         # What came of the events. Nothing is unique: an event that is applied twice shows.
-        db.execute_sql("CREATE TABLE IF NOT EXISTS effect (id INTEGER PRIMARY KEY, name TEXT)")
+        db.execute_sql(f"CREATE TABLE IF NOT EXISTS effect (id {_SERIAL} PRIMARY KEY, name TEXT)")
 
-    store = Store(path, items.MIGRATIONS)
+    store = databases.open_store(path, items.MIGRATIONS)
     store.write_now(make_tables)
     return store
 
@@ -64,7 +67,7 @@ def name_of(event: events.Event) -> str:
 
 
 def apply(db: Database, event: events.Event) -> None:
-    db.execute_sql("INSERT INTO effect (name) VALUES (?)", (name_of(event),))
+    db.execute_sql(databases.sql("INSERT INTO effect (name) VALUES (?)"), (name_of(event),))
 
 
 def effects(db: Database) -> list[str]:
@@ -299,8 +302,8 @@ def become_another_log(db: Database) -> None:
 
 
 def forget_up_to(db: Database, offset: int) -> None:
-    (last,) = db.execute_sql("SELECT time FROM logged_event WHERE id = ?", (offset,)).fetchall()[0]
-    db.execute_sql("UPDATE logged_event SET time = time + 1 WHERE id > ?", (offset,))
+    (last,) = db.execute_sql(databases.sql("SELECT time FROM logged_event WHERE id = ?"), (offset,)).fetchall()[0]
+    db.execute_sql(databases.sql("UPDATE logged_event SET time = time + 1 WHERE id > ?"), (offset,))
     while events.forget(db, last + 1, 2):
         pass
 
@@ -393,7 +396,7 @@ async def test_a_comparison_is_counted_before_it_begins_and_reading_is_not(reade
     await reader.happens("three")
     await reader.read_all()
     await reader.log.write(forget_up_to, 3)
-    await reader.here.write(lambda db: db.execute_sql("UPDATE cursor SET offset = 1") and None)
+    await reader.here.write(lambda db: db.execute_sql('UPDATE cursor SET "offset" = 1') and None)
     await reader.read_all()
 
     assert counted == [0, 1, 2]

@@ -14,6 +14,7 @@ from google.protobuf import wrappers_pb2
 
 from chassis import clock, events
 from chassis.store import Database, Store
+from tests import databases
 from tests.chassis import items
 from tests.chassis.test_consumer import append, forget_up_to, name_of, open_store
 
@@ -81,7 +82,7 @@ async def test_an_event_is_there_with_its_change_after_every_commit(tmp_path: Pa
         items.add(db, name)
         append(db, [name])
 
-    store = Store(path, items.MIGRATIONS, on_commit=look)
+    store = databases.open_store(path, items.MIGRATIONS, on_commit=look)
     for name in ("one", "two"):
         await store.write(change, name)
         with pytest.raises(peewee.IntegrityError):

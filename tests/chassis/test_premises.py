@@ -14,6 +14,7 @@ from chassis.errors import NotFound, Reason, Unauthenticated, Unavailable
 from chassis.events import Batch
 from chassis.premises import Premises
 from chassis.store import Database, Store
+from tests import databases
 from tests.chassis import items
 from tests.chassis.test_replay import called_by
 
@@ -56,7 +57,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         with db.bind_ctx([Cursor]):
             db.create_tables([Cursor])
 
-    opened = Store(tmp_path / "items.db", items.MIGRATIONS)
+    opened = databases.open_store(tmp_path / "items.db", items.MIGRATIONS)
     opened.write_now(make_table)
     yield opened
     opened.close()

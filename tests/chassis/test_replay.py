@@ -18,6 +18,7 @@ from chassis.replay import Replies, Reply
 from chassis.store import Database, Store
 from chassis.tombstones import USER, Tombstone
 from insta.posts.v1 import posts_pb2
+from tests import databases
 from tests.chassis import items
 
 HOUR = 3600 * 1_000_000
@@ -48,7 +49,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         with db.bind_ctx([Reply, Tombstone]):
             db.create_tables([Reply, Tombstone])
 
-    opened = Store(tmp_path / "items.db", items.MIGRATIONS)
+    opened = databases.open_store(tmp_path / "items.db", items.MIGRATIONS)
     opened.write_now(make_table)
     yield opened
     opened.close()
@@ -193,7 +194,7 @@ async def test_an_answer_is_kept_with_its_effect_after_every_commit(store: Store
             effects = database.execute("SELECT name FROM item WHERE id > ?", [items.FIRST]).fetchall()
             seen.append((effects, database.execute("SELECT request_id FROM reply ORDER BY id").fetchall()))
 
-    watched = Store(tmp_path / "items.db", items.MIGRATIONS, on_commit=look)
+    watched = databases.open_store(tmp_path / "items.db", items.MIGRATIONS, on_commit=look)
     for name in ("a", "b"):
         await answer(Replies(watched, KEY), f"request {name}", name)
     watched.close()

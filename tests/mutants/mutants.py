@@ -60,7 +60,7 @@ _STEP_MOVES = (
     "            last = batch.events[-1].offset\n"
     "            await self._store.write(_move, self._name, position, Position(batch.epoch, last))\n"
 )
-_APPENDED = "    _append.run(db, time=clock.now(), payload=event.SerializeToString())\n"
+_APPENDED = "        _append.run(db, time=clock.now(), payload=payload)\n"
 _KEPT = "    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=now)\n"
 
 MUTANTS = [
@@ -68,7 +68,7 @@ MUTANTS = [
     Mutant(
         "synchronous-normal",
         "A write is on the disk before it is answered.",
-        [Edit("chassis/store.py", '"synchronous": "full"', '"synchronous": "normal"')],
+        [Edit("chassis/sqlite.py", '"synchronous": "full"', '"synchronous": "normal"')],
         [_DURABLE],
     ),
     Mutant(
@@ -82,7 +82,7 @@ MUTANTS = [
         "A caller is answered after the commit.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "        return _Answer(job, result, None, after)\n",
                 "        answer = _Answer(job, result, None, after)\n        _send([answer])\n        return answer\n",
             )
@@ -143,14 +143,13 @@ MUTANTS = [
         [
             Edit(
                 "chassis/events.py",
-                "from chassis.store import Database, Store",
-                "from chassis.store import Database, Store, after_commit",
+                "from chassis.store import POSTGRESQL, Database, Store",
+                "from chassis.store import POSTGRESQL, Database, Store, after_commit",
             ),
             Edit(
                 "chassis/events.py",
                 _APPENDED,
-                "    payload = event.SerializeToString()\n"
-                "    after_commit(lambda: _append.run(db, time=clock.now(), payload=payload) and None)\n",
+                "        after_commit(lambda: _append.run(db, time=clock.now(), payload=payload) and None)\n",
             ),
         ],
         ["tests/chassis/test_events.py::test_an_event_is_there_with_its_change_after_every_commit"],
@@ -176,7 +175,7 @@ MUTANTS = [
         "One process at a time does the background work of a service.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "LOCK_NB)\n        except BlockingIOError:\n            os.close(lease)\n            return False\n",
                 "LOCK_NB)\n        except BlockingIOError:\n            pass\n",
             )
@@ -294,7 +293,7 @@ MUTANTS = [
     Mutant(
         "savepoint-kept",
         "What raises undoes its own changes.",
-        [Edit("chassis/store.py", '            self._db.execute_sql("ROLLBACK TO job")\n', "")],
+        [Edit("chassis/sqlite.py", '            self._db.execute_sql("ROLLBACK TO job")\n', "")],
         [_STORE + "test_a_write_that_fails_is_undone_and_the_others_of_its_transaction_are_not"],
     ),
     Mutant(
@@ -302,7 +301,7 @@ MUTANTS = [
         "A change does not begin after the deadline of its call.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "return self.future.cancelled() or time.monotonic() >= self.deadline",
                 "return self.future.cancelled()",
             )
@@ -314,7 +313,7 @@ MUTANTS = [
         "A change does not begin after its call was cancelled.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "return self.future.cancelled() or time.monotonic() >= self.deadline",
                 "return time.monotonic() >= self.deadline",
             )

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from chassis.store import Database, Store
+from chassis.store import Database
 from suite.composition import SERVICES
+from tests import databases
 
 MIGRATIONS = {name: service.migrations for name, service in SERVICES.items() if service.migrations is not None}
 # Made before this was asked of any: they rename a column, or give it a default in the code only.
@@ -50,11 +51,11 @@ def test_the_version_before_a_migration_reads_and_writes_on(name: str, tmp_path:
     folder = tmp_path / "migrations"
     folder.mkdir()
     shutil.copy(first, folder)
-    with closing(Store(tmp_path / "old.db", folder)) as old:
+    with closing(databases.open_store(tmp_path / "old.db", folder)) as old:
         for migration in later:
             before, rules_before = old.read_now(columns), old.read_now(rules)
             shutil.copy(migration, folder)
-            Store(tmp_path / "old.db", folder).close()
+            databases.open_store(tmp_path / "old.db", folder).close()
             if migration.stem not in OLDER[name]:
                 after, new_rules = old.read_now(columns), old.read_now(rules) - rules_before
                 wrong = [what for table in before for what in not_added(table, before[table], after.get(table, {}))]

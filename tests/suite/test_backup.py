@@ -23,6 +23,9 @@ from tests.running import RunningSuite, environment, insta, insta_here, running
 from tests.suite.crowds import leave, use
 from tests.suite.test_audit import audited, differences
 
+pytestmark = pytest.mark.sqlite
+
+
 CLIENTS = 8
 DATABASES = ("social", "posts", "users")
 

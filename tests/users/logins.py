@@ -21,6 +21,7 @@ from insta.social.v1 import likes_pb2, likes_pb2_grpc
 from services.users import accounts, keys
 from services.users import service as users
 from services.users.accounts import Account
+from tests import databases
 from tests.certificates import channel_to, credentials_of
 from tests.people import People, Person, WithToken, refused_soon
 from tests.running import PASSWORD, RunningSuite
@@ -144,7 +145,7 @@ async def _pass_on(read: asyncio.StreamReader, write: asyncio.StreamWriter) -> N
 def users_store(folder: Path) -> Iterator[Store]:
     """A database of the users service that no suite uses."""
     assert users.SERVICE.migrations is not None
-    opened = Store(folder / "users.db", users.SERVICE.migrations)
+    opened = databases.open_store(folder / "users.db", users.SERVICE.migrations)
     opened.write_now(keys.ensure)
     opened.write_now(events.begin)
     yield opened
