@@ -22,8 +22,10 @@ from pathlib import Path
 
 import psycopg
 
+from chassis.settings import DatabaseAddress
+
 VARIABLE = "INSTA_TEST_POSTGRES"
-PASSWORD = "correct horse"
+PASSWORD = "correct-horse"
 _USER = "insta"
 _START_SECONDS = 60
 _SETTINGS = {
@@ -75,10 +77,21 @@ class Server:
             self._process.wait(60)
             self._process = None
 
+    def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
+        """The address of a database."""
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def database(self, name: str, template: DatabaseAddress | None = None) -> str:
+        """Make a database, empty or as a copy that nobody is connected to. Its address."""
+        of = "" if template is None else f'TEMPLATE "{template.url.rpartition("/")[2]}"'
+        with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" {of}')
+        return self.url(name)
+
 
 def url(port: int, database: str) -> str:
-    """The address of a database."""
-    return f"postgresql://{_USER}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/{database}"
+    """The address of a database on a server of this user."""
+    return f"postgresql://{_USER}:{PASSWORD}@127.0.0.1:{port}/{database}"
 
 
 def address(path: Path) -> str:
