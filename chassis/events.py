@@ -131,19 +131,18 @@ _renew = compiled(
 
 
 _forget_all = compiled(LoggedEvent.delete())
-_renew_concurrently = compiled(
+_begin_anew = compiled(
     EventLog.update(epoch=param("epoch"), floor_offset=param("floor_offset")).where(EventLog.id == _ONLY)
 )
 
 
 def begin(db: Database) -> None:
     """Give the log its epoch, if it has none, or one of another server. Runs in a write, before the log is used."""
-    home = _home(db)
-    _begin.run(db, epoch=secrets.token_hex(8) + home)
-    if not state(db).epoch.endswith(home):
+    _begin.run(db, epoch=_new_epoch(db))
+    if not state(db).epoch.endswith(_home(db)):
         # Offsets of before may be greater than any to come. Who had read nothing is to see that something is missing.
         floor = 1 if _forget_all.run(db) else 0
-        _renew_concurrently.run(db, epoch=secrets.token_hex(8) + home, floor_offset=floor)
+        _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=floor)
         skip_ids(db)
 
 
@@ -152,7 +151,7 @@ def renew(db: Database) -> None:
 
     Consumers compare then instead of reading on, and followers start over. Runs in a write, while nobody reads.
     """
-    _renew.run(db, epoch=secrets.token_hex(8))
+    _renew.run(db, epoch=_new_epoch(db))
 
 
 def state(db: Database) -> State:
@@ -210,6 +209,10 @@ def _newest(db: Database) -> int:
         ((horizon,),) = db.execute_sql(_HORIZON).fetchall()
         last = min(last, horizon - 1)
     return last
+
+
+def _new_epoch(db: Database) -> str:
+    return secrets.token_hex(8) + _home(db)
 
 
 def _home(db: Database) -> str:

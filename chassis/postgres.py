@@ -278,7 +278,14 @@ class PostgresStore(Store):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        return await self._on_thread(self._writers, self._change, partial(change, self._db, *args, **kwargs))
+        abandoned = threading.Event()
+        make = partial(self._change, abandoned=abandoned)
+        try:
+            return await self._on_thread(self._writers, make, partial(change, self._db, *args, **kwargs))
+        except asyncio.CancelledError:
+            # One that has begun is undone, if it is not being committed.
+            abandoned.set()
+            raise
 
     def read_now(
         self,
@@ -340,18 +347,19 @@ class PostgresStore(Store):
                 self._db.drop()
         raise errors.unavailable()
 
-    def _change(self, change: Callable[[], Result]) -> Result:
+    def _change(self, change: Callable[[], Result], abandoned: threading.Event | None = None) -> Result:
+        abandoned = abandoned or threading.Event()
         call = current.get()
         deadline = math.inf if call is None else call.deadline
         lost = 0
         with ExitStack() as turn:
             for attempt in itertools.count(1):
                 # The clock of event loops.
-                if time.monotonic() >= deadline:
+                if abandoned.is_set() or time.monotonic() >= deadline:
                     raise errors.deadline_exceeded()
                 after: list[Callable[[], None]] = []
                 try:
-                    result = self._attempt(change, deadline, after, attempt)
+                    result = self._attempt(change, abandoned, deadline, after, attempt)
                     break
                 except _Again:
                     if self._is_lost():
@@ -372,7 +380,12 @@ class PostgresStore(Store):
         return result
 
     def _attempt(
-        self, change: Callable[[], Result], deadline: float, after: list[Callable[[], None]], attempt: int
+        self,
+        change: Callable[[], Result],
+        abandoned: threading.Event,
+        deadline: float,
+        after: list[Callable[[], None]],
+        attempt: int,
     ) -> Result:
         """Make a change, and commit it.
 
@@ -389,6 +402,8 @@ class PostgresStore(Store):
             result = contextvars.copy_context().run(run_change, change, after)
             if mine.failure is not None:
                 raise RuntimeError("a change went on after a statement had failed")
+            if abandoned.is_set():
+                raise errors.deadline_exceeded()
         except Exception as failure:
             db.undo()
             if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK) or self._is_lost():

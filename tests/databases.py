@@ -142,6 +142,19 @@ def rows(suite: RunningSuite, service: str, query: str, values: Sequence[Any] = 
         return database.execute(query, values)
 
 
+def everything(suite: RunningSuite, service: str) -> Iterator[bytes]:
+    """All that is stored of a service, in whatever form."""
+    path = path_of(suite, service)
+    if not ON_POSTGRESQL:
+        yield from (file.read_bytes() for file in path.parent.glob(f"{service}.db*"))
+        return
+    with psycopg.connect(postgres_server.address(path)) as connection, connection.cursor() as cursor:
+        tables = cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        for (table,) in tables:
+            with cursor.copy(f'COPY "{table}" TO STDOUT (FORMAT BINARY)') as copy:
+                yield b"".join(map(bytes, copy))
+
+
 def left_of_users(suite: RunningSuite, user_ids: Iterable[int]) -> dict[str, int]:
     """How many rows refer to one of these users, by table and column; those without any are left out."""
     return _left(suite, USER_COLUMNS, user_ids)
@@ -175,7 +188,7 @@ def counted_wrongly(paths: Mapping[str, Path]) -> dict[str, set[tuple[Any, ...]]
 def _left(
     suite: RunningSuite, columns: Mapping[str, Mapping[str, tuple[str, ...]]], ids: Iterable[int]
 ) -> dict[str, int]:
-    among = ",".join(map(str, ids))
+    among = ",".join(map(str, ids)) or "NULL"
     left = {}
     for service, tables in columns.items():
         for table, names in tables.items():
