@@ -101,6 +101,10 @@ class Connection:
             return []
         return list(cursor)
 
+    def executemany(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of many rows of values."""
+        self._connection.cursor().executemany(sql(text), rows)
+
     def __enter__(self) -> Connection:
         self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if ON_POSTGRESQL else "BEGIN")
         return self

@@ -414,6 +414,7 @@ def test_the_log_keeps_its_name_over_restarts_and_another_log_has_another(tmp_pa
     assert epoch_in("two") != first[0]
 
 
+@pytest.mark.sqlite
 async def test_a_reader_that_is_ahead_of_a_restored_log_misses_nothing_of_what_happens_in_it(tmp_path: Path) -> None:
     # A backup has the name of the log that it was made of, and offsets that readers know for other events.
     with users_store(tmp_path) as store:
