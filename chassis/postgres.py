@@ -126,7 +126,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         super().__init__(str(address), prefer_psycopg3=True)
         self.mine = _Mine()
         self._state: Any
-        self._parameters: dict[str, Any] = {**_DEFAULTS, **conninfo.conninfo_to_dict(address.url)}
+        self._parameters: dict[str, Any] = {**_DEFAULTS, **_parameters(address)}
         self._opened: set[psycopg.Connection[Any]] = set()
         self._pause = 0.0
         self._next_try = float("-inf")
@@ -559,6 +559,17 @@ def _wait_for(db: PostgresDatabase, name: str) -> None:
             log.warning("waiting for the database server", database=name, seconds=int(_START_SECONDS), error=why)
             told = True
         time.sleep(_LONGEST_PAUSE_SECONDS)
+
+
+def _parameters(address: DatabaseAddress) -> dict[str, Any]:
+    """What an address says, as libpq knows it."""
+    try:
+        return conninfo.conninfo_to_dict(address.url)
+    except psycopg.ProgrammingError as failure:
+        # Of what cannot be read, it tells parts that may be the password's.
+        known = str(failure).startswith("invalid URI query parameter")
+        text = str(failure).strip() if known else "PostgreSQL cannot read this address"
+        raise CannotConnect(text, healing=False) from None
 
 
 def _told(failure: BaseException) -> str:

@@ -32,7 +32,6 @@ _DATABASE = re.compile(
 
 # Of an address, whatever may be the secret of somebody who has put it there.
 _BEFORE_AT = re.compile(r"(?<=//).*@")
-_PASSWORD = re.compile(r"(password=)[^&]*", re.IGNORECASE)
 
 
 class SettingError(Exception):
@@ -60,7 +59,7 @@ class MediaBucket(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DatabaseAddress:
-    """A PostgreSQL database. As a text it has no password.
+    """A PostgreSQL database. As a text it has no password, and no options, among which there may be one.
 
     Attributes:
         url: With the password.
@@ -69,11 +68,7 @@ class DatabaseAddress:
     url: str = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        return _masked(self.url)
-
-
-def _masked(text: str) -> str:
-    return _PASSWORD.sub(r"\1***", _BEFORE_AT.sub("***@", text))
+        return _BEFORE_AT.sub("***@", self.url.partition("?")[0])
 
 
 def _folder(text: str) -> Path:
@@ -266,7 +261,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         try:
             values[field.name] = field.metadata["parse"](text)
         except ValueError as wrong:
-            raise SettingError(f"{PREFIX}{field.name.upper()}={_masked(text)}: {wrong}") from None
+            # What is no address may hold a password anywhere.
+            shown = "***" if field.name.endswith("_database_url") else _BEFORE_AT.sub("***@", text)
+            raise SettingError(f"{PREFIX}{field.name.upper()}={shown}: {wrong}") from None
     settings = Settings(**values)
     known: dict[DatabaseAddress, str] = {}
     for name, address in settings.database_addresses.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import apsw
 import psycopg
 
+from chassis import events
 from chassis.settings import DatabaseAddress
 from chassis.sqlite import SQLiteDatabase, SQLiteStore, Turnstile
 from chassis.store import Database, Store
@@ -116,6 +118,12 @@ class Connection:
         self._connection.close()
 
 
+def settle(log: Store) -> None:
+    """Wait until an event log holds back nothing: on a server there may be older transactions of others under way."""
+    while log.read_now(events.read, 0, 0, 1).head_offset != log.read_now(events.state).head_offset:
+        time.sleep(0.01)
+
+
 @contextmanager
 def writers_held(path: Path) -> Iterator[None]:
     """Let nobody write to a database, and everybody read."""
@@ -146,11 +154,10 @@ def rows(suite: RunningSuite, service: str, query: str, values: Sequence[Any] = 
         return database.execute(query, values)
 
 
-def everything(suite: RunningSuite, service: str) -> Iterator[bytes]:
-    """All that is stored of a service, in whatever form."""
-    path = path_of(suite, service)
+def everything(path: Path) -> Iterator[bytes]:
+    """All that is stored in a database, in whatever form."""
     if not ON_POSTGRESQL:
-        yield from (file.read_bytes() for file in path.parent.glob(f"{service}.db*"))
+        yield from (file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
         return
     with psycopg.connect(postgres_server.address(path)) as connection, connection.cursor() as cursor:
         tables = cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()

@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from chassis.settings import DatabaseAddress
 
@@ -110,8 +111,13 @@ def address(path: Path) -> str:
 
 
 @contextmanager
-def running(*, durable: bool = False) -> Iterator[Server]:
-    """A new server."""
+def running(*, durable: bool = False, certificate: Path | None = None) -> Iterator[Server]:
+    """A new server.
+
+    Args:
+        durable: What it has committed outlives its crash.
+        certificate: A folder of tls.crt and tls.key, which it shows its clients.
+    """
     folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
     user = _unprivileged()
     try:
@@ -124,7 +130,10 @@ def running(*, durable: bool = False) -> Iterator[Server]:
             initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
             options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        server = Server(folder, _free_port(), {**_SETTINGS, **({} if durable else _HURRIED)})
+        settings = {**_SETTINGS, **({} if durable else _HURRIED)}
+        if certificate is not None:
+            settings |= {"ssl": "on", **_given(certificate, folder, user)}
+        server = Server(folder, _free_port(), settings)
         server.start()
         try:
             yield server
@@ -132,6 +141,17 @@ def running(*, durable: bool = False) -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:
+    """Settings for copies that nobody but the server can read, as it wants them."""
+    settings = {"ssl_cert_file": folder / "tls.crt", "ssl_key_file": folder / "tls.key"}
+    for path in settings.values():
+        shutil.copy(certificate / path.name, path)
+        path.chmod(0o600)
+        if user:
+            os.chown(path, user["user"], user["group"])
+    return {name: str(path) for name, path in settings.items()}
 
 
 def _binary(name: str) -> str:
@@ -157,3 +177,14 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _is_installed() -> bool:
+    try:
+        return bool(_binary("postgres"))
+    except AssertionError:
+        return False
+
+
+# Of tests that start a server of their own wherever they run.
+needed = pytest.mark.skipif(not _is_installed(), reason="needs a PostgreSQL server that is installed")

@@ -27,6 +27,7 @@ from tests.chassis.test_consumer import all_events, name_of
 from tests.people import until
 from tests.postgres_server import Server
 
+pytestmark = postgres_server.needed
 _CONNECTIONS = 10
 
 

@@ -395,7 +395,7 @@ async def test_what_is_kept_holds_no_password(suite: RunningSuite, people: Peopl
 
     assert {(request.request_id,), (change.request_id,)} <= set(kept)
     for service in ("users", "posts", "social"):
-        stored = b"".join(databases.everything(suite, service))
+        stored = b"".join(databases.everything(databases.path_of(suite, service)))
         assert old.encode() not in stored, service
         assert new.encode() not in stored, service
         assert stored

@@ -217,6 +217,7 @@ def test_the_first_wrong_setting_is_told() -> None:
         settings.from_environment({"INSTA_LISTEN": "", "INSTA_BCRYPT_COST": ""})
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("command", [("up",), ("apart",)], ids=" ".join)
 def test_a_data_folder_that_cannot_be_is_told_in_a_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -24,7 +24,7 @@ from services.users.accounts import Account
 from tests import databases
 from tests.certificates import channel_to, credentials_of
 from tests.people import People, Person, WithToken, refused_soon
-from tests.running import PASSWORD, RunningSuite
+from tests.running import DATABASES, PASSWORD, RunningSuite
 
 # What the suite promises to do within a second takes longer on a machine that is busy.
 _PATIENCE_SECONDS = 10.0
@@ -167,8 +167,11 @@ def account(db: Database, username: str = "ana", **fields: Any) -> Account:
 
 
 def bytes_in(folder: Path) -> bytes:
-    """All files of a folder, one after the other."""
-    return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    """All files of a folder and the databases of its suite, one after the other."""
+    stored = [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
+    for name in DATABASES:
+        stored += databases.everything(folder / f"{name}.db")
+    return b"\0".join(stored)
 
 
 class Time:
