@@ -109,7 +109,7 @@ def test_counters_are_exact(filled: Path) -> None:
 
 
 def test_nobody_follows_themselves_and_all_rows_belong_to_somebody(filled: Path) -> None:
-    people = {row[0] for row in rows(filled, "users", "SELECT id FROM user")}
+    people = {row[0] for row in rows(filled, "users", 'SELECT id FROM "user"')}
     posts = {row[0] for row in rows(filled, "posts", "SELECT id FROM post")}
 
     assert rows(filled, "social", "SELECT 1 FROM follow WHERE follower_id = followee_id") == []
@@ -126,7 +126,7 @@ def test_nobody_follows_themselves_and_all_rows_belong_to_somebody(filled: Path)
 
 
 def test_nothing_happens_before_what_it_is_about_or_outside_its_year(filled: Path) -> None:
-    joined = dict(rows(filled, "users", "SELECT id, create_time FROM user"))
+    joined = dict(rows(filled, "users", 'SELECT id, create_time FROM "user"'))
     posted = dict(rows(filled, "posts", "SELECT id, create_time FROM post"))
     times = [*joined.values(), *posted.values()]
     likes = rows(filled, "social", 'SELECT user_id, post_id, create_time FROM "like"')
@@ -148,7 +148,7 @@ def test_nothing_happens_before_what_it_is_about_or_outside_its_year(filled: Pat
 def test_what_is_made_keeps_the_rules_of_the_contract(tmp_path: Path) -> None:
     demo(tmp_path, "--users", "1500", "--posts", "1500", "--likes", "0", "--comments", "1500", "--follows", "0")
 
-    people = rows(tmp_path, "users", "SELECT username, email, first_name, last_name, bio FROM user")
+    people = rows(tmp_path, "users", 'SELECT username, email, first_name, last_name, bio FROM "user"')
     for username, email, first_name, last_name, bio in people:
         validation.check(
             accounts_pb2.RegisterRequest(

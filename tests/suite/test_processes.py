@@ -133,6 +133,7 @@ def test_a_port_that_is_taken_for_the_metrics_is_refused_in_a_sentence(command: 
         assert_refused(command, environment(tmp_path, INSTA_METRICS_LISTEN=address), address, "INSTA_METRICS_LISTEN=")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("first", "second"),
     [("together", "workers"), ("together", "one service"), ("workers", "apart"), ("apart", "together")],
@@ -142,6 +143,7 @@ def test_a_second_suite_on_the_same_data_is_refused_in_a_sentence(first: str, se
         assert_refused(second, environment(tmp_path), "INSTA_DATA", str(tmp_path))
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("second", ["together", "one service"])
 def test_a_suite_is_refused_where_one_of_its_services_runs(second: str, tmp_path: Path) -> None:
     with serving("users", environment(tmp_path)):
