@@ -93,7 +93,10 @@ _append_concurrently = compiled(
         payload=param("payload"),
     )
 )
-_HORIZON = f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES}"
+_SETTLED = f"""
+SELECT CASE WHEN max(id) IS NULL THEN 0
+ELSE least(max(id), pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES} - 1) END FROM logged_event
+"""
 _HOME = """
 SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
 """
@@ -204,11 +207,10 @@ def _last(db: Database) -> int:
 
 def _newest(db: Database) -> int:
     """The offset up to which nothing can be appended any more: of the last event, if none is held back."""
-    last = _last(db)
-    if db.dialect == POSTGRESQL and last:
-        ((horizon,),) = db.execute_sql(_HORIZON).fetchall()
-        last = min(last, horizon - 1)
-    return last
+    if db.dialect != POSTGRESQL:
+        return _last(db)
+    ((settled,),) = db.execute_sql(_SETTLED).fetchall()
+    return int(settled)
 
 
 def _new_epoch(db: Database) -> str:
