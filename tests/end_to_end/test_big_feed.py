@@ -50,7 +50,7 @@ class Big:
 def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Big]:
     folder: Path = tmp_path_factory.mktemp("big") / "var"
     network = Network(SIZE)
-    sizes.fill(network, folder)
+    sizes.fill(network, folder, environment=environment(folder))
     authors = [network.star, *network.prolific, *network.authors]
     random.Random(1).shuffle(authors)
     following = {follower for _, follower, _ in network.follows()}
