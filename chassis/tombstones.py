@@ -147,8 +147,8 @@ async def bury_missing(
     """
     for source in sources:
         above = 0
-        # As a change: one that is under way, and looked for a tombstone before there was any, is before or after it, where
-        # a read would not see it.
+        # As a change: one that is under way, and looked for a tombstone before there was any, comes before or after it,
+        # where a read would not see it.
         while known := await store.write(_next, source, above):
             for gone_id in await missing(known):
                 await store.write(add, kind, gone_id)
