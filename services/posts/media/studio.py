@@ -67,7 +67,7 @@ class Studio:
         """
         processed = await self._process(data, content_type)
         folder = new_folder()
-        added = False
+        held = added = False
 
         def keep() -> None:
             nonlocal added
@@ -79,11 +79,14 @@ class Studio:
 
         try:
             await self._store.write(records.begin, owner_id, folder, needs_room)
+            held = True
             with storing():
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
             result = await write(add)
-        except BaseException:
-            self._give_up(folder, owner_id)
+        except BaseException as failure:
+            # To whom it is refused nothing is held.
+            if held or not isinstance(failure, errors.Error):
+                self._give_up(folder, owner_id)
             raise
         if not added:
             # The same request came twice, and the other was faster.
