@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from random import Random
 
 from chassis import clock
@@ -50,6 +51,8 @@ def fill(
         ResourceExhausted, Unavailable: the store of images is full, or cannot be reached.
         BrokenProcessPool: a process that draws was ended.
     """
+    # At its start it lets Ctrl-C in again: it is not to start together with the first process that draws.
+    resource_tracker.ensure_running()
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _begin)
     try:

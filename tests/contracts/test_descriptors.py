@@ -294,3 +294,17 @@ def _raised(path: Path) -> Iterator[tuple[str, str, str]]:
         reason = ast.unparse(node.args[0]).rpartition("REASON_")[2]
         if isinstance(made, type) and issubclass(made, errors.Error) and reason in REASONS:
             yield str(path.relative_to(PROJECT)), made.code.name, reason
+
+
+@pytest.mark.parametrize("message", ["Media", "Variant"])
+def test_images_are_alike_in_both_contracts(contracts: Contracts, message: str) -> None:
+    """The gateway makes its message of the bytes of the other."""
+    stored, public = (
+        [
+            (field.name, field.number, field.type, field.label)
+            for field in contracts.message(f"insta.{area}.v1.{message}").field
+        ]
+        for area in ("posts", "gateway")
+    )
+
+    assert stored == public

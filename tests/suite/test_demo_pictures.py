@@ -229,7 +229,8 @@ def test_a_demo_that_is_ended_early_leaves_nothing_for_ever(
     tmp_path: Path, ended_by: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = environment(tmp_path)
-    command = [sys.executable, "-m", "suite", "demo", *ROWS, "--pictures", "200"]
+    # What runs in the background of a script has SIGINT ignored, and all that it starts.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "suite", "demo", *ROWS, "--pictures", "200"]
     with subprocess.Popen(
         command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

@@ -308,6 +308,7 @@ async def test_processes_have_limits_and_come_after_what_serves_calls(workers: C
             ("Max processes", "0"),
         }
         assert int(_stat(pid)[16]) == min(19, os.nice(0) + 10)
+        assert os.sched_getscheduler(pid) == os.SCHED_IDLE
         assert _read(pid, "oom_score_adj") == "1000\n"
         assert (os.getpgid(pid), os.getsid(pid)) == (pid, os.getsid(0))
 
