@@ -402,7 +402,7 @@ MUTANTS = [
     Mutant(
         "cancelled-uploads-take-room",
         "An upload that was cancelled takes no room.",
-        [Edit(_STUDIO, "        except BaseException:\n", "        except Exception:\n")],
+        [Edit(_STUDIO, "        except BaseException as failure:\n", "        except Exception as failure:\n")],
         [_GONE_IMAGES + "test_an_upload_that_fails_takes_no_room_and_its_blobs_go_soon"],
     ),
     Mutant(

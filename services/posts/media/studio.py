@@ -84,8 +84,8 @@ class Studio:
                 await self._blobs.put(folder, [Blob(v.name, v.content_type, v.data) for v in processed.variants])
             result = await write(add)
         except BaseException as failure:
-            # To whom it is refused nothing is held.
-            if held or not isinstance(failure, errors.Error):
+            # Where the limit or a deletion refuses it nothing is held.
+            if held or not isinstance(failure, errors.ResourceExhausted | errors.Unauthenticated):
                 self._give_up(folder, owner_id)
             raise
         if not added:
