@@ -29,7 +29,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 # The dependencies first: this layer stays while only the code changes. What keeping images in S3 takes is among them.
 RUN python -m venv --without-pip /opt/insta \
- && pip --python /opt/insta/bin/python install --no-cache-dir --constraint constraints.txt '.[s3,tracing]' \
+ && pip --python /opt/insta/bin/python install --no-cache-dir --constraint constraints.txt '.[postgresql,s3,tracing]' \
  && pip --python /opt/insta/bin/python uninstall --yes insta
 COPY --from=stubs /stubs/insta insta
 COPY chassis chassis

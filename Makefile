@@ -13,8 +13,8 @@ run: setup ## Run the suite: gRPC on 127.0.0.1:50051, images on :8080, metrics o
 apart: setup ## Run the suite as four processes
 	@$(BIN)/insta apart
 
-test: setup build/promtool ## Run all tests
-	@$(BIN)/pytest -n 4 --dist worksteal
+test: setup build/promtool ## Run all tests; with DB=postgresql on a PostgreSQL server that they start
+	@INSTA_TEST_DB=$(DB) $(BIN)/pytest -n 4 --dist worksteal $(if $(filter postgresql,$(DB)),--timeout 300)
 
 compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
 	@$(BIN)/pytest tests/compose

@@ -24,7 +24,7 @@ from benchmarks.report import Bars, Goal, Part, Rows, Verdict, figure, judged
 from benchmarks.sides import BUILD, LOAD_CORE, SERVER_CORE, Side
 from benchmarks.sizes import Network, Size
 from benchmarks.slow_disk import Disk
-from chassis.store import Store
+from chassis.sqlite import SQLiteStore
 from insta.gateway.v1 import posts_pb2
 from services.social import likes
 from services.social.service import SERVICE as SOCIAL
@@ -220,7 +220,7 @@ async def write(folder: Path, clients: int, seconds: float) -> Written:
     """Likes, made by so many at a time, straight through the store of the social service."""
     disk = Disk(f"slow {folder.name}", SYNC_SECONDS)
     assert SOCIAL.migrations is not None
-    with closing(Store(folder / "social.db", SOCIAL.migrations, vfs=disk.name)) as store:
+    with closing(SQLiteStore(folder / "social.db", SOCIAL.migrations, vfs=disk.name)) as store:
         taken: list[float] = []
         before = disk.syncs
         began = time.perf_counter()

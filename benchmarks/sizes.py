@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from chassis.settings import from_environment
 from chassis.store import Database
@@ -106,7 +107,7 @@ class Network:
             email = f"{username}@example.com"
             names = ("Person", f"{number:07}")
             search_key = "\n".join((username, email, *names)).lower()
-            flags = (1, 0, 0)
+            flags = (True, False, False)
             yield (username, username, email, email, b"", 0, *names, _TEXT, search_key, *flags, _BEGIN, _BEGIN)
 
     def posts(self) -> Iterator[dict[str, object]]:
@@ -205,9 +206,14 @@ def serve(size: Size, folder: Path, report: Report = lambda what, seconds: None)
     return network
 
 
-def fill(network: Network, folder: Path, report: Report = lambda what, seconds: None) -> None:
-    """Make the databases of a network, in a folder where there are none."""
-    settings = from_environment({"INSTA_DATA": str(folder)})
+def fill(
+    network: Network,
+    folder: Path,
+    report: Report = lambda what, seconds: None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Make the databases of a network, in a folder where there are none, or where an environment says."""
+    settings = from_environment({**environment, "INSTA_DATA": str(folder)})
     rows: Mapping[str, tuple[str, Iterable[object], Callable[..., object]]] = {
         "people": ("users", network.people(), bulk.add_users),
         "posts": ("posts", network.posts(), bulk.add_posts),
@@ -217,7 +223,8 @@ def fill(network: Network, folder: Path, report: Report = lambda what, seconds: 
     }
     with bulk.open_stores(settings) as stores:
         for store in stores.values():
-            asyncio.run(store.read(_hurry))
+            if not settings.database_addresses:
+                asyncio.run(store.read(_hurry))
         for what, (service, made, add) in rows.items():
             began = time.perf_counter()
             counts: list[int] = []

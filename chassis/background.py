@@ -40,10 +40,12 @@ class BackgroundTask:
 
     async def run(self, store: Store) -> None:
         """Work until cancelled, whenever no other process of the service does."""
-        while not store.try_lease(self.name):  # noqa: ASYNC110 (nobody tells when another process ends)
-            await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
         well = True
         while True:
+            if not store.try_lease(self.name):
+                # Nobody tells when another process ends.
+                await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
+                continue
             try:
                 more = await self.step()
                 well = True

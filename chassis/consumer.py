@@ -115,13 +115,13 @@ class Consumer:
             await self._catch_up(position, batch)
             return True
         # Before anything is applied: where an event cannot be, this is what grows.
-        self._on_lag(batch.head_offset - position.offset)
+        self._on_lag(_waiting(batch, position.offset))
         if batch.events:
             with nullcontext() if self._tracer is None else self._tracer.consuming(self._name, batch.events):
                 await self._store.write(_consume, self._name, position, batch, self._apply)
         elif position.epoch != batch.epoch:
             await self._store.write(_move, self._name, position, Position(batch.epoch, batch.next_offset))
-        self._on_lag(batch.head_offset - batch.next_offset)
+        self._on_lag(_waiting(batch, batch.next_offset))
         return len(batch.events) == _LIMIT
 
     async def _catch_up(self, position: Position, now: Batch) -> None:
@@ -143,7 +143,8 @@ def comparisons(db: Database) -> int:
     """How many comparisons began, with whatever service. What was known of others before the last one may be outdated
     without a tombstone (`premises.py`).
     """
-    return _comparisons.all(db)[0][0] or 0
+    # PostgreSQL adds up to a number of another type.
+    return int(_comparisons.all(db)[0][0] or 0)
 
 
 def _count_comparison(db: Database, name: str) -> None:
@@ -155,6 +156,13 @@ def _continues(position: Position, batch: Batch) -> bool:
     if position == ("", 0):
         return batch.floor_offset == 0
     return position.epoch == batch.epoch and batch.floor_offset <= position.offset <= batch.head_offset
+
+
+def _waiting(batch: Batch, offset: int) -> int:
+    """How many events there are after an offset; of very many, at most so many: between offsets may be gaps."""
+    if len(batch.events) == _LIMIT:
+        return batch.head_offset - offset
+    return sum(event.offset > offset for event in batch.events)
 
 
 def _consume(db: Database, name: str, position: Position, batch: Batch, apply: Callable[[Database, Any], None]) -> None:

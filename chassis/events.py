@@ -2,12 +2,22 @@
 
 A reader names the offset of the last event that it has seen. The epoch names the log itself: where it changes, the
 offsets of before mean nothing.
+
+In SQLite transactions are committed one after the other, and the id of an event is its place. In PostgreSQL many are
+under way at once, and one with a smaller id may be committed after one with a greater: a reader that had passed it by
+would never see it. So there an offset is made of the number of the transaction and of the event's place within it, and
+readers take no events but those of transactions before the oldest that is under way: nothing can come between them any
+more. A transaction that lasts, in whatever database of the server, holds back what was appended after it began.
+
+Such numbers belong to one server. A database that was restored on another one, from a dump, is found out by the epoch,
+which names the server: its log begins anew, and its readers compare.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import zlib
 from typing import Any, NamedTuple, TypeVar
 
 import peewee
@@ -15,9 +25,9 @@ from google.protobuf import message
 
 from chassis import clock
 from chassis.call import current
-from chassis.models import IdField, Table
+from chassis.models import IdField, Table, skip_ids
 from chassis.query import compiled, param
-from chassis.store import Database, Store
+from chassis.store import POSTGRESQL, Database, Store
 
 # How soon a waiting reader sees what another process appended, at most.
 _POLL_SECONDS = 0.05
@@ -75,10 +85,26 @@ class _Log(NamedTuple):
 
 _ONLY = 1
 _append = compiled(LoggedEvent.insert(time=param("time"), payload=param("payload")))
+# So many events one transaction may append, of 2**43 transactions.
+_PLACES = 2**20
+_append_concurrently = compiled(
+    LoggedEvent.insert(
+        id=peewee.NodeList((peewee.SQL(f"pg_current_xact_id()::text::bigint * {_PLACES} +"), param("place"))),
+        time=param("time"),
+        payload=param("payload"),
+    )
+)
+_SETTLED = f"""
+SELECT CASE WHEN max(id) IS NULL THEN 0
+ELSE least(max(id), pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES} - 1) END FROM logged_event
+"""
+_HOME = """
+SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
+"""
 _columns = (LoggedEvent.id, LoggedEvent.time, LoggedEvent.payload)
 _after = compiled(
     LoggedEvent.select(*_columns)
-    .where(LoggedEvent.id > param("offset"))
+    .where(LoggedEvent.id > param("offset"), LoggedEvent.id <= param("head"))
     .order_by(LoggedEvent.id)
     .limit(param("limit")),
     row=Event,
@@ -108,9 +134,20 @@ _renew = compiled(
 )
 
 
+_forget_all = compiled(LoggedEvent.delete())
+_begin_anew = compiled(
+    EventLog.update(epoch=param("epoch"), floor_offset=param("floor_offset")).where(EventLog.id == _ONLY)
+)
+
+
 def begin(db: Database) -> None:
-    """Give the log its epoch, if it has none. Runs in a write, before the log is used."""
-    _begin.run(db, epoch=secrets.token_hex(8))
+    """Give the log its epoch, if it has none, or one of another server. Runs in a write, before the log is used."""
+    _begin.run(db, epoch=_new_epoch(db))
+    if not state(db).epoch.endswith(_home(db)):
+        # Offsets of before may be greater than any to come. Who had read nothing is to see that something is missing.
+        floor = 1 if _forget_all.run(db) else 0
+        _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=floor)
+        skip_ids(db)
 
 
 def renew(db: Database) -> None:
@@ -118,13 +155,13 @@ def renew(db: Database) -> None:
 
     Consumers compare then instead of reading on, and followers start over. Runs in a write, while nobody reads.
     """
-    _renew.run(db, epoch=secrets.token_hex(8))
+    _renew.run(db, epoch=_new_epoch(db))
 
 
 def state(db: Database) -> State:
     """The log as it is now. One that was never used has no epoch."""
     whole = _log.one(db) or _Log("", 0)
-    return State(whole.epoch, whole.floor_offset, max(_newest(db), whole.floor_offset))
+    return State(whole.epoch, whole.floor_offset, max(_last(db), whole.floor_offset))
 
 
 def between(db: Database, offset: int, end: int) -> int:
@@ -141,7 +178,11 @@ def append(db: Database, event: Any) -> None:
     call = current.get()
     if call is not None and call.span is not None:
         event.traceparent = call.span.traceparent
-    _append.run(db, time=clock.now(), payload=event.SerializeToString())
+    payload = event.SerializeToString()
+    if db.dialect == POSTGRESQL:
+        _append_concurrently.run(db, place=db.next_event(), time=clock.now(), payload=payload)
+    else:
+        _append.run(db, time=clock.now(), payload=payload)
 
 
 def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
@@ -150,8 +191,8 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     head = max(_newest(db), _log.all(db)[0].floor_offset)
     if not offset:
         first = _first_since.all(db, start_time=start_time)[0][0]
-        offset = head if first is None else first - 1
-    events = _after.all(db, offset=offset, limit=limit)
+        offset = head if first is None else min(first - 1, head)
+    events = _after.all(db, offset=offset, head=head, limit=limit)
     # After the events: what was forgotten before they were read must lie below the floor.
     whole = _log.all(db)[0]
     next_offset = events[-1].offset if events else head
@@ -166,9 +207,29 @@ def forget(db: Database, before: int, limit: int) -> int:
     return len(forgotten)
 
 
-def _newest(db: Database) -> int:
-    """The offset of the newest event that there is; 0 if there is none."""
+def _last(db: Database) -> int:
+    """The offset of the last event that there is; 0 if there is none."""
     return _head.all(db)[0][0] or 0
+
+
+def _newest(db: Database) -> int:
+    """The offset up to which nothing can be appended any more: of the last event, if none is held back."""
+    if db.dialect != POSTGRESQL:
+        return _last(db)
+    ((settled,),) = db.execute_sql(_SETTLED).fetchall()
+    return int(settled)
+
+
+def _new_epoch(db: Database) -> str:
+    return secrets.token_hex(8) + _home(db)
+
+
+def _home(db: Database) -> str:
+    """What tells the server of a database from others. Empty: its offsets do not depend on it."""
+    if db.dialect != POSTGRESQL:
+        return ""
+    ((server, database),) = db.execute_sql(_HOME).fetchall()
+    return f"-{zlib.crc32(f'{server} {database}'.encode()):08x}"
 
 
 async def answer(store: Store, draining: asyncio.Event, request: Any, response_class: type[Response]) -> Response:

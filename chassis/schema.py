@@ -18,18 +18,18 @@ class MigrationFailed(Exception):
     """A migration could not be applied, and left nothing behind. Says which one, of which database, and why."""
 
 
-def bring_up_to_date(db: peewee.Database, path: Path, folder: Path) -> None:
+def bring_up_to_date(db: peewee.Database, name: str, folder: Path) -> None:
     """Apply what a database did not go through yet: each migration in a transaction, with its row of the history.
 
-    Runs behind the turnstile: of several processes that start with a new migration one applies it, and the others find
-    it applied. Whoever serves the database meanwhile reads on, and writes when it is done.
+    Runs while no other process can do the same: of several that start with a new migration one applies it, and the
+    others find it applied. Whoever serves the database meanwhile reads on, and writes when it is done.
 
     A database may have gone through migrations that are not here, those of a newer version. That is a warning in the
     log and no reason to stop: migrations only add, so this version can work on it, and does so already when it was
     there before the newer one. While one takes the place of the other, a process that dies has to come back.
 
     Args:
-        path: Of the database, for what is said of it.
+        name: Of the database, for what is said of it.
         folder: The migrations, as `playhouse.migrations` runs them.
 
     Raises:
@@ -39,7 +39,7 @@ def bring_up_to_date(db: peewee.Database, path: Path, folder: Path) -> None:
     status = runner.status()
     unknown = [migration.name for migration in status if migration.path is None]
     if unknown:
-        log.warning("database is newer than this version of insta", database=str(path), migrations=unknown)
+        log.warning("database is newer than this version of insta", database=name, migrations=unknown)
     is_new = not any(migration.applied for migration in status)
     for migration in status:
         if migration.applied:
@@ -51,10 +51,10 @@ def bring_up_to_date(db: peewee.Database, path: Path, folder: Path) -> None:
         except Exception as failure:
             why = f"{type(failure).__name__}: {failure}"
             text = (
-                f"migration {migration.name} of {path} failed ({why}). It changed nothing; the next start tries again."
+                f"migration {migration.name} of {name} failed ({why}). It changed nothing; the next start tries again."
             )
             raise MigrationFailed(text) from failure
         if not is_new:
             # Nobody could write for so long.
             seconds = round(time.perf_counter() - began, 3)
-            log.info("migration applied", database=str(path), migration=migration.name, seconds=seconds)
+            log.info("migration applied", database=name, migration=migration.name, seconds=seconds)

@@ -26,6 +26,9 @@ _WEB_ADDRESS = re.compile(
 )
 
 _SHARE = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_DATABASE = re.compile(
+    r"postgres(?:ql)?://[^/?#@\s]*(?:@[^/?#@\s]*)?/([^/?#\s]+)(?:\?[\w.]+=[^&\s#]*(?:&[\w.]+=[^&\s#]*)*)?", re.ASCII
+)
 
 # Of an address, whatever may be the secret of somebody who has put it there.
 _BEFORE_AT = re.compile(r"(?<=//).*@")
@@ -52,6 +55,20 @@ class MediaBucket(NamedTuple):
 
     def __str__(self) -> str:
         return f"s3://{self.name}" + (f"/{self.prefix}" if self.prefix else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatabaseAddress:
+    """A PostgreSQL database. As a text it has no password, and no options, among which there may be one.
+
+    Attributes:
+        url: With the password.
+    """
+
+    url: str = dataclasses.field(repr=False)
+
+    def __str__(self) -> str:
+        return _BEFORE_AT.sub("***@", self.url.partition("?")[0])
 
 
 def _folder(text: str) -> Path:
@@ -128,6 +145,15 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _database_address(text: str) -> DatabaseAddress:
+    if not _DATABASE.fullmatch(text):
+        raise ValueError(
+            "must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, with %40 for a @ in the"
+            " password and the like"
+        )
+    return DatabaseAddress(text)
+
+
 def _level(text: str) -> str:
     if text.lower() not in logs.LEVELS:
         raise ValueError(f"must be one of {', '.join(logs.LEVELS)}")
@@ -144,6 +170,20 @@ class Settings:
     """What can be set: INSTA_BCRYPT_COST sets `bcrypt_cost`."""
 
     data: Path = _setting(Path("var"), _folder, "folder of the databases")  # noqa: RUF009 (it makes a field)
+    users_database_url: DatabaseAddress | None = _setting(  # noqa: RUF009
+        None,
+        _database_address,
+        "database of the users service, postgresql://USER:PASSWORD@HOST:PORT/DATABASE; without, a file in INSTA_DATA",
+    )
+    posts_database_url: DatabaseAddress | None = _setting(  # noqa: RUF009
+        None, _database_address, "the same of the posts service"
+    )
+    social_database_url: DatabaseAddress | None = _setting(  # noqa: RUF009
+        None, _database_address, "the same of the social service"
+    )
+    database_connections: int = _setting(
+        10, _number(4, 1000), "connections of a process to each PostgreSQL database, at most"
+    )
     listen: str = _setting("", _address, "host:port of gRPC; by default the part's own on 127.0.0.1")
     metrics_listen: str = _setting("", _address, "host:port of /metrics; by default the part's own on 127.0.0.1")
     media_listen: str = _setting("127.0.0.1:8080", _address, "host:port of images, over HTTP")
@@ -204,6 +244,12 @@ class Settings:
     log_pretty: bool = _setting(False, _switch, "log lines for people in place of JSON; true on a terminal")
 
     @property
+    def database_addresses(self) -> Mapping[str, DatabaseAddress]:
+        """Where databases on PostgreSQL servers are, by the name of the service. The others are files."""
+        urls = {"users": self.users_database_url, "posts": self.posts_database_url, "social": self.social_database_url}
+        return {name: address for name, address in urls.items() if address is not None}
+
+    @property
     def media_folder(self) -> Path | None:
         """The folder that images are kept in. None: they are in a bucket."""
         place = self.media_url
@@ -230,8 +276,21 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         try:
             values[field.name] = field.metadata["parse"](text)
         except ValueError as wrong:
-            raise SettingError(f"{PREFIX}{field.name.upper()}={_BEFORE_AT.sub('***@', text)}: {wrong}") from None
-    return Settings(**values)
+            # What is no address may hold a password anywhere.
+            shown = "***" if field.name.endswith("_database_url") else _BEFORE_AT.sub("***@", text)
+            raise SettingError(f"{PREFIX}{field.name.upper()}={shown}: {wrong}") from None
+    settings = Settings(**values)
+    known: dict[DatabaseAddress, str] = {}
+    for name, address in settings.database_addresses.items():
+        if (other := known.setdefault(address, name)) != name:
+            text = f"is the database of {database_variable(other)}: each service has one of its own"
+            raise SettingError(f"{database_variable(name)}={address}: {text}")
+    return settings
+
+
+def database_variable(name: str) -> str:
+    """The setting that says where the database of a service is."""
+    return f"{PREFIX}{name.upper()}_DATABASE_URL"
 
 
 def described() -> Iterator[tuple[str, str, str]]:

@@ -22,11 +22,12 @@ from rich.table import Table
 
 from chassis import audit, clock, events
 from chassis.settings import Settings
+from chassis.sqlite import SQLiteDatabase
 from chassis.store import Database
 from suite import image_copies
 from suite.audit import ROWS
 from suite.composition import SERVICES
-from suite.databases import path_of
+from suite.databases import path_of, require_files
 from suite.images import place_of
 
 # What is in a copy refers to nothing that is newer than the copies made after it.
@@ -69,6 +70,7 @@ def backup(settings: Settings, directory: Path) -> None:
     Images are copied if INSTA_MEDIA_URL is a folder: as hard links, which take no space, if DIR is in the same file
     system. A bucket is not copied: let S3 keep what is deleted in it for as long as you keep backups.
     """
+    require_files(settings, "pg_dump")
     partial = directory.with_name(f"{directory.name}.partial")
     for there in (directory, partial):
         if there.exists() or there.is_symlink():
@@ -134,7 +136,7 @@ def _copy(name: str, source: Path, folder: Path, settle: Callable[[Path, Path], 
     """
     target = folder / f"{name}.db"
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    db = Database(source)
+    db = SQLiteDatabase(source)
     # In one transaction: each commit of another process would begin the copy anew. It holds no writer, and the log of
     # the database grows by what is written meanwhile.
     with closing(db), db.atomic():

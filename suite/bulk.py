@@ -24,6 +24,7 @@ from suite.composition import SERVICES
 from suite.databases import open_store
 
 Row = TypeVar("Row")
+Added = TypeVar("Added")
 
 # How long the other writers of a database are to wait for a chunk of rows.
 _HOLD_SECONDS = 0.025
@@ -45,27 +46,32 @@ def open_stores(settings: Settings) -> Iterator[dict[str, Store]]:
 def load(
     store: Store,
     rows: Iterator[Row],
-    add: Callable[[list[Row], Database], object],
+    add: Callable[[list[Row], Database], Added],
     made: Callable[[int], None],
     hold_seconds: float = _HOLD_SECONDS,
+    keep: Callable[[Added], None] = lambda added: None,
 ) -> None:
     """Add rows in transactions of about `hold_seconds`, each with the counters of its rows.
 
     How many rows one takes depends on the machine; what is stored does not.
+
+    Args:
+        keep: Told what `add` returned, once it is stored.
     """
     least, most = _CHUNK_ROWS
     size = least
     while chunk := list(itertools.islice(rows, size)):
         begun = 0.0
 
-        def timed(db: Database, chunk: list[Row] = chunk) -> None:
+        def timed(db: Database, chunk: list[Row] = chunk) -> Added:
             nonlocal begun
             begun = time.perf_counter()
-            add(chunk, db)
+            return add(chunk, db)
 
-        store.write_now(timed)
+        added = store.write_now(timed)
         held = time.perf_counter() - begun
         size = min(max(int(size * min(hold_seconds / held, 2)), least), most)
+        keep(added)
         made(len(chunk))
 
 

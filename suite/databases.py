@@ -1,4 +1,4 @@
-"""The databases of the services, in the data folder."""
+"""The databases of the services: files in the data folder, or on PostgreSQL servers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,27 @@ import peewee
 
 from chassis.schema import MigrationFailed
 from chassis.service import Service
-from chassis.settings import Settings
+from chassis.settings import DatabaseAddress, Settings, database_variable
+from chassis.sqlite import SQLiteStore
 from chassis.store import Store
 
 
 def path_of(settings: Settings, service: Service) -> Path:
     """The file of a service's database."""
     return settings.data / f"{service.name}.db"
+
+
+def require_files(settings: Settings, instead: str) -> None:
+    """Refuse what only works on files.
+
+    Args:
+        instead: What does the same on a PostgreSQL server.
+    """
+    for name in settings.database_addresses:
+        raise click.ClickException(
+            f"{database_variable(name)} is set: the {name} database is on a PostgreSQL server, and this command is for"
+            f" files. Use {instead}."
+        )
 
 
 def restore_to_finish(settings: Settings) -> Path:
@@ -38,14 +52,39 @@ def open_store(
     """
     if service.migrations is None:
         raise LookupError(f"the {service.name} service has no database")
+    address = settings.database_addresses.get(service.name)
+    if address is not None:
+        return _open_on_server(settings, service, address, on_commit)
     if restore_to_finish(settings).exists():
         text = f"a restore into {settings.data} was interrupted. Finish it: run the insta restore command again."
         raise click.ClickException(text)
     path = path_of(settings, service)
     try:
-        return Store(path, service.migrations, on_commit, on_log_size)
+        return SQLiteStore(path, service.migrations, on_commit, on_log_size)
     except MigrationFailed as failure:
         raise click.ClickException(str(failure)) from None
     except (OSError, apsw.Error, peewee.PeeweeException) as failure:
         why = failure.strerror if isinstance(failure, OSError) else failure
         raise click.ClickException(f"cannot use {path}: {why}. Set INSTA_DATA to another folder.") from None
+
+
+def _open_on_server(
+    settings: Settings, service: Service, address: DatabaseAddress, on_commit: Callable[[int], None]
+) -> Store:
+    assert service.migrations is not None
+    variable = database_variable(service.name)
+    try:
+        # Only who uses PostgreSQL needs what it takes.
+        from chassis import postgres
+    except ImportError:
+        text = f"{variable} needs a package that is not installed: pip install 'insta[postgresql]'."
+        raise click.ClickException(text) from None
+    try:
+        return postgres.PostgresStore(address, service.migrations, on_commit, settings.database_connections)
+    except postgres.CannotConnect as failure:
+        advice = "Start the server, or set" if failure.healing else "Set"
+        raise click.ClickException(f"cannot use {address}: {failure}. {advice} {variable} to another.") from None
+    except MigrationFailed as failure:
+        raise click.ClickException(str(failure)) from None
+    except peewee.PeeweeException as failure:
+        raise click.ClickException(f"cannot use {address}: {failure}. Set {variable} to another.") from None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import datetime
 import shlex
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import partial
 from random import Random
 from typing import Any
 
-import apsw
 import click
 import peewee
 
@@ -67,9 +67,8 @@ def demo(
 ) -> None:
     """Add made-up people, their posts, pictures, likes, comments and follows.
 
-    Goes straight into the databases in INSTA_DATA and the store of images, whether the suite is running or not; calls
-    go on meanwhile. The same seed and sizes make the same network. Once more adds as many people again, under other
-    names.
+    Goes straight into the databases and the store of images, whether the suite is running or not; calls go on
+    meanwhile. The same seed and sizes make the same network. Once more adds as many people again, under other names.
     """
     wanted = Sizes(**sizes, follow_limit=follows.LIMIT, pictures=pictures or 0)
     if pictures is None:
@@ -92,7 +91,7 @@ def demo(
     except BrokenProcessPool:
         text = "a process that drew pictures was ended. Draw none: --pictures 0. What was added until then stays."
         raise click.ClickException(text) from None
-    except (apsw.Error, peewee.PeeweeException) as failure:
+    except peewee.PeeweeException as failure:
         text = f"{failure}. What was added to {settings.data} until then stays, and is counted."
         raise click.ClickException(text) from None
     _invite(network, password)
@@ -110,8 +109,8 @@ def _fill(network: Network, stores: dict[str, Store], blobs: BlobStore | None, p
     sizes = network.sizes
     report = Report()
     with report.phase("people", sizes.users) as made:
-        add_people = partial(_add_people, network, password_hash, network.rng("usernames"))
-        bulk.load(users, demo_network.people(network), add_people, made)
+        people = _People(network, password_hash)
+        bulk.load(users, demo_network.people(network), people.add, made, keep=people.keep)
     post_rows = demo_network.posts(network)
     media_ids: list[int] = []
     if blobs is not None:
@@ -119,7 +118,8 @@ def _fill(network: Network, stores: dict[str, Store], blobs: BlobStore | None, p
             processes = demo_gallery.processes_for(sizes.pictures)
             media_ids = demo_gallery.fill(posts, blobs, demo_network.pictures(network), made, processes)
     with report.phase("posts", sizes.posts) as made:
-        bulk.load(posts, post_rows, partial(_add_posts, network, media_ids), made)
+        add_posts = partial(_add_posts, network, media_ids)
+        bulk.load(posts, post_rows, add_posts, made, keep=network.post_ids.extend)
     with report.phase("likes", sizes.likes) as made:
         bulk.load(social, demo_network.likes(network), bulk.add_likes, made)
     with report.phase("comments", sizes.comments) as made:
@@ -134,38 +134,56 @@ _set_joined = compiled(
 )
 
 
-def _add_people(network: Network, password_hash: bytes, rng: Random, rows: list[Newcomer], db: Database) -> None:
-    for newcomer in rows:
-        account = _add_person(password_hash, rng, newcomer, db)
-        _set_joined.run(db, id=account.id, create_time=newcomer.create_time)
-        network.user_ids.append(account.id)
-        network.usernames.append(account.username)
+class _People:
+    """Adds people. What a transaction that was undone had of them, the next one has again."""
+
+    def __init__(self, network: Network, password_hash: bytes) -> None:
+        self._network = network
+        self._password_hash = password_hash
+        self._rng = network.rng("usernames")
+
+    def add(self, rows: list[Newcomer], db: Database) -> tuple[list[accounts.Account], Random]:
+        """Add some, each under the first username that is free."""
+        rng = copy.copy(self._rng)
+        added = []
+        for newcomer in rows:
+            account = self._add_person(rng, newcomer, db)
+            _set_joined.run(db, id=account.id, create_time=newcomer.create_time)
+            added.append(account)
+        return added, rng
+
+    def keep(self, stored: tuple[list[accounts.Account], Random]) -> None:
+        """They are stored."""
+        added, self._rng = stored
+        self._network.user_ids.extend(account.id for account in added)
+        self._network.usernames.extend(account.username for account in added)
+
+    def _add_person(self, rng: Random, newcomer: Newcomer, db: Database) -> accounts.Account:
+        attempt = 0
+        while True:
+            username = demo_words.username(rng, newcomer.name, attempt)
+            attempt += 1
+            email = f"{username}@example.com"
+            # A statement that is refused would undo all of the transaction in PostgreSQL.
+            if accounts.is_free(db, username, email):
+                return accounts.create(
+                    db,
+                    username=username,
+                    email=email,
+                    password_hash=self._password_hash,
+                    first_name=newcomer.name.first,
+                    last_name=newcomer.name.last,
+                    bio=newcomer.bio,
+                )
 
 
-def _add_person(password_hash: bytes, rng: Random, newcomer: Newcomer, db: Database) -> accounts.Account:
-    """Add somebody under the first username that is free."""
-    attempt = 0
-    while True:
-        username = demo_words.username(rng, newcomer.name, attempt)
-        attempt += 1
-        with suppress(errors.AlreadyExists):
-            return accounts.create(
-                db,
-                username=username,
-                email=f"{username}@example.com",
-                password_hash=password_hash,
-                first_name=newcomer.name.first,
-                last_name=newcomer.name.last,
-                bio=newcomer.bio,
-            )
-
-
-def _add_posts(network: Network, media_ids: list[int], rows: list[dict[str, Any]], db: Database) -> None:
-    for row, post_id in zip(rows, bulk.add_posts(rows, db), strict=True):
-        numbers = network.illustrated.get(len(network.post_ids))
-        if numbers:
+def _add_posts(network: Network, media_ids: list[int], rows: list[dict[str, Any]], db: Database) -> list[int]:
+    """Add posts with the pictures that they show. Their ids."""
+    post_ids = bulk.add_posts(rows, db)
+    for number, (row, post_id) in enumerate(zip(rows, post_ids, strict=True), len(network.post_ids)):
+        if numbers := network.illustrated.get(number):
             records.show_in_post(db, post_id, row["author_id"], media_ids[numbers.start : numbers.stop])
-        network.post_ids.append(post_id)
+    return post_ids
 
 
 def _invite(network: Network, password: str) -> None:

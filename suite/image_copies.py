@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from chassis.store import Database
+from chassis.sqlite import SQLiteDatabase
 from services.posts.media import inventory
 from services.posts.media.blob_store import is_folder, is_name
 from services.posts.models import Media
@@ -65,7 +65,7 @@ def settle(source: Path, copy: Path, target: Path) -> int:
         source, copy: The files of the databases. Of the copy nobody else knows yet.
     """
     lost = 0
-    with closing(Database(source)) as live, closing(Database(copy)) as copied:
+    with closing(SQLiteDatabase(source)) as live, closing(SQLiteDatabase(copy)) as copied:
         if not copied.table_exists(Media._meta.table_name):
             # It is of a version that had no images.
             return 0

@@ -63,17 +63,18 @@ def gc(settings: Settings, dry_run: bool, force: bool) -> None:
 
     These are images that neither a post nor an avatar showed for a day, those that were deleted, and uploads that were
     not finished ("discarded"): a running suite deletes them by itself. And they are folders older than a day that the
-    posts database in INSTA_DATA does not know, as after a restore. What is referred to stays, whatever a suite does
+    posts database does not know, as after a restore. What is referred to stays, whatever a suite does
     meanwhile.
     """
-    if not path_of(settings, SERVICES["posts"]).exists():
+    on_server = "posts" in settings.database_addresses
+    if not on_server and not path_of(settings, SERVICES["posts"]).exists():
         text = (
             f"there is no posts database in {settings.data}, to tell what is referred to. Set INSTA_DATA to its folder."
         )
         raise click.ClickException(text)
-    # What a restore puts in place is unknown until it ends.
+    # What a restore puts in place is unknown until it ends. There is none of a database on a server.
     with (
-        nullcontext() if dry_run else copying_lock(settings),
+        nullcontext() if dry_run or on_server else copying_lock(settings),
         closing(open_store(settings, SERVICES["posts"])) as store,
         store_of_images(settings) as blobs,
     ):

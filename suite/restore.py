@@ -16,7 +16,7 @@ import peewee
 from chassis import audit, clock, events
 from chassis.models import skip_ids
 from chassis.settings import Settings
-from chassis.store import Database
+from chassis.sqlite import SQLiteDatabase
 from services.users import keys, sessions
 from suite import image_copies
 from suite.audit import ROWS
@@ -33,7 +33,7 @@ from suite.backup import (
     sync,
 )
 from suite.composition import SERVICES
-from suite.databases import open_store, path_of, restore_to_finish
+from suite.databases import open_store, path_of, require_files, restore_to_finish
 from suite.images import place_of
 from suite.serving import data_lock
 
@@ -54,6 +54,7 @@ def restore(settings: Settings, directory: Path, replace: bool) -> None:
     Images of the backup that are missing in INSTA_MEDIA_URL, which has to be a folder, are put back there first. None
     is removed: insta media gc deletes those that the databases do not know then.
     """
+    require_files(settings, "pg_restore")
     try:
         _restore(settings, directory, replace)
     except (OSError, apsw.Error, peewee.PeeweeException) as failure:
@@ -185,7 +186,7 @@ def _stage(copy: Copy, directory: Path, staging: Path) -> None:
     if digest(staged) != (copy.size, copy.sha256):
         raise click.ClickException(f"{directory / copy.file} is damaged: it is not what {MANIFEST} says.")
     require_sound(staged)
-    with closing(Database(staged)) as db:
+    with closing(SQLiteDatabase(staged)) as db:
         unknown = schema_of(db) - {path.stem for path in _migrations(copy.name).glob("*.py")}
     if unknown:
         raise click.ClickException(

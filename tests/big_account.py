@@ -8,8 +8,6 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 
-import apsw
-
 from insta.gateway.v1 import posts_pb2
 from tests import databases
 from tests.deletions import Crowd, counters_are_right, delete_account, done, erased, nothing_left
@@ -17,7 +15,7 @@ from tests.people import People, Person, until
 from tests.running import RunningSuite
 
 _WRITERS = 4
-_NUMBERS = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :count)"
+_NUMBERS = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)"
 
 
 @dataclass(frozen=True)
@@ -90,22 +88,24 @@ async def delete_big_account(
 
 
 def _add_posts(suite: RunningSuite, author: Person, count: int) -> list[int]:
-    values = {"count": count, "author": author.id, "now": time.time_ns() // 1000}
-    with closing(_opened(suite, "posts")) as database, database:
+    now = time.time_ns() // 1000
+    with closing(_opened(suite, "posts")) as opened, opened as database:
         database.execute(
             f"{_NUMBERS} INSERT INTO post (author_id, title, description, image_urls, create_time, update_time)"
-            " SELECT :author, 'Post ' || n, '', '[]', :now, :now FROM number",
-            values,
+            " SELECT ?, 'Post ' || n, '', '[]', ?, ? FROM number",
+            (count, author.id, now, now),
         )
         database.execute(
-            "INSERT OR REPLACE INTO author_counter (author_id, post_count) VALUES (:author, :count)", values
+            "INSERT INTO author_counter (author_id, post_count) VALUES (?, ?)"
+            " ON CONFLICT (author_id) DO UPDATE SET post_count = excluded.post_count",
+            (author.id, count),
         )
-        return [row[0] for row in database.execute("SELECT id FROM post WHERE author_id = :author", values)]
+        return [row[0] for row in database.execute("SELECT id FROM post WHERE author_id = ?", (author.id,))]
 
 
 def _add_likes(suite: RunningSuite, liker: Person, post_ids: list[int]) -> None:
     now = time.time_ns() // 1000
-    with closing(_opened(suite, "social")) as database, database:
+    with closing(_opened(suite, "social")) as opened, opened as database:
         database.executemany(
             'INSERT INTO "like" (user_id, post_id, create_time) VALUES (?, ?, ?)',
             ((liker.id, post_id, now) for post_id in post_ids),
@@ -116,7 +116,5 @@ def _add_likes(suite: RunningSuite, liker: Person, post_ids: list[int]) -> None:
         )
 
 
-def _opened(suite: RunningSuite, service: str) -> apsw.Connection:
-    database = apsw.Connection(str(databases.path_of(suite, service)))
-    database.set_busy_timeout(10_000)
-    return database
+def _opened(suite: RunningSuite, service: str) -> databases.Connection:
+    return databases.Connection(databases.path_of(suite, service))

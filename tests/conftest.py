@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 import pytest_asyncio
 
+from tests import postgres_server
 from tests.people import People, Person
-from tests.running import MODES, RunningSuite, at, running
+from tests.running import MODES, ON_POSTGRESQL, RunningSuite, at, running
 
+_SERVER = pytest.StashKey[ExitStack]()
 # host:port of a suite that runs already, and has the superuser: it is tested in place of those that are started here.
 _THERE = os.environ.get("INSTA_TEST_ADDRESS")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the PostgreSQL server that all tests share, if they are to run on one."""
+    held = config.stash[_SERVER] = ExitStack()
+    if ON_POSTGRESQL and postgres_server.VARIABLE not in os.environ and not config.option.collectonly:
+        os.environ[postgres_server.VARIABLE] = str(held.enter_context(postgres_server.running()).port)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_SERVER].close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if ON_POSTGRESQL:
+        about_sqlite = [item for item in items if item.get_closest_marker("sqlite")]
+        config.hook.pytest_deselected(items=about_sqlite)
+        items[:] = [item for item in items if item not in about_sqlite]
 
 
 @pytest.fixture(scope="session", params=["there"] if _THERE else MODES)

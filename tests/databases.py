@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
+import psycopg
 
-from tests.running import RunningSuite
+from chassis import events
+from chassis.settings import DatabaseAddress
+from chassis.sqlite import SQLiteDatabase, SQLiteStore, Turnstile
+from chassis.store import Database, Store
+from tests import postgres_server
+from tests.running import ON_POSTGRESQL, RunningSuite
 
 # Which columns of which database hold the id of a user, and of a post.
 USER_COLUMNS = {
@@ -50,6 +57,92 @@ COUNTERS = {
 }
 
 
+def open_store(path: Path, migrations: Path, on_commit: Callable[[int], None] = lambda writes: None) -> Store:
+    """The store of a file, or of the database on the server that takes its place."""
+    if not ON_POSTGRESQL:
+        return SQLiteStore(path, migrations, on_commit)
+    from chassis.postgres import PostgresStore
+
+    return PostgresStore(DatabaseAddress(postgres_server.address(path)), migrations, on_commit, connections=6)
+
+
+def open_database(path: Path) -> Database:
+    """What queries run on, apart from any store."""
+    if not ON_POSTGRESQL:
+        return SQLiteDatabase(path)
+    from chassis.postgres import PostgresDatabase
+
+    return PostgresDatabase(DatabaseAddress(postgres_server.address(path)))
+
+
+def place(path: Path) -> str:
+    """How a store calls its database."""
+    return str(DatabaseAddress(postgres_server.address(path))) if ON_POSTGRESQL else str(path)
+
+
+def sql(text: str) -> str:
+    """SQL with a question mark for each value, as the database at hand takes it."""
+    return text.replace("?", "%s") if ON_POSTGRESQL else text
+
+
+class Connection:
+    """A connection of a test's own. As a context it is a transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection: Any
+        if ON_POSTGRESQL:
+            self._connection = psycopg.connect(postgres_server.address(path), autocommit=True)
+        else:
+            self._connection = apsw.Connection(str(path))
+            self._connection.set_busy_timeout(10_000)
+
+    def execute(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, with a question mark for each value. Its rows."""
+        cursor = self._connection.execute(sql(text), values or None)
+        if ON_POSTGRESQL and cursor.description is None:
+            return []
+        return list(cursor)
+
+    def executemany(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of many rows of values."""
+        self._connection.cursor().executemany(sql(text), rows)
+
+    def __enter__(self) -> Connection:
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if ON_POSTGRESQL else "BEGIN")
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self.execute("ROLLBACK" if failed else "COMMIT")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def settle(log: Store) -> None:
+    """Wait until an event log holds back nothing: on a server there may be older transactions of others under way."""
+    while log.read_now(events.read, 0, 0, 1).head_offset != log.read_now(events.state).head_offset:
+        time.sleep(0.01)
+
+
+@contextmanager
+def writers_held(path: Path) -> Iterator[None]:
+    """Let nobody write to a database, and everybody read."""
+    if not ON_POSTGRESQL:
+        turnstile = Turnstile(path)
+        try:
+            with turnstile:
+                yield
+        finally:
+            turnstile.close()
+        return
+    with closing(Connection(path)) as holder, holder:
+        tables = [
+            f'"{name}"' for (name,) in holder.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        ]
+        holder.execute(f"LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE")
+        yield
+
+
 def path_of(suite: RunningSuite, service: str) -> Path:
     """The database of a service."""
     return Path(suite.environment["INSTA_DATA"]) / f"{service}.db"
@@ -57,9 +150,20 @@ def path_of(suite: RunningSuite, service: str) -> Path:
 
 def rows(suite: RunningSuite, service: str, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """What a query finds in the database of a service."""
-    with closing(apsw.Connection(str(path_of(suite, service)), flags=apsw.SQLITE_OPEN_READONLY)) as database:
-        database.set_busy_timeout(10_000)
-        return list(database.execute(query, values))
+    with closing(Connection(path_of(suite, service))) as database:
+        return database.execute(query, values)
+
+
+def everything(path: Path) -> Iterator[bytes]:
+    """All that is stored in a database, in whatever form."""
+    if not ON_POSTGRESQL:
+        yield from (file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+        return
+    with psycopg.connect(postgres_server.address(path)) as connection, connection.cursor() as cursor:
+        tables = cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        for (table,) in tables:
+            with cursor.copy(f'COPY "{table}" TO STDOUT (FORMAT BINARY)') as copy:
+                yield b"".join(map(bytes, copy))
 
 
 def left_of_users(suite: RunningSuite, user_ids: Iterable[int]) -> dict[str, int]:
@@ -83,12 +187,10 @@ def counted_wrongly(paths: Mapping[str, Path]) -> dict[str, set[tuple[Any, ...]]
     for counters, (service, counted) in COUNTERS.items():
         if service not in paths:
             continue
-        with closing(apsw.Connection(str(paths[service]), flags=apsw.SQLITE_OPEN_READONLY)) as database:
-            database.set_busy_timeout(10_000)
-            # In one transaction, so that both see the same moment.
-            with database:
-                stored = {row for row in database.execute(counters) if row[1]}
-                found = set(database.execute(counted))
+        # In one transaction, so that both see the same moment.
+        with closing(Connection(paths[service])) as opened, opened as database:
+            stored = {row for row in database.execute(counters) if row[1]}
+            found = set(database.execute(counted))
         if stored != found:
             wrong[counters] = stored ^ found
     return wrong
@@ -97,7 +199,7 @@ def counted_wrongly(paths: Mapping[str, Path]) -> dict[str, set[tuple[Any, ...]]
 def _left(
     suite: RunningSuite, columns: Mapping[str, Mapping[str, tuple[str, ...]]], ids: Iterable[int]
 ) -> dict[str, int]:
-    among = ",".join(map(str, ids))
+    among = ",".join(map(str, ids)) or "NULL"
     left = {}
     for service, tables in columns.items():
         for table, names in tables.items():

@@ -11,8 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import apsw
-
 from insta.gateway.v1 import media_pb2
 from tests import databases
 from tests.people import Person, small_picture, until
@@ -134,9 +132,7 @@ async def nothing_lost(suite: RunningSuite) -> None:
 
 def give_images(suite: RunningSuite, person: Person, count: int) -> None:
     """Let somebody have so many images that nothing shows."""
-    path = databases.path_of(suite, "posts")
-    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as database:
-        database.set_busy_timeout(10_000)
+    with closing(databases.Connection(databases.path_of(suite, "posts"))) as database:
         for _ in range(count):
             database.execute(
                 "INSERT INTO media (owner_id, folder, content_type, width, height, blurhash, alt_text, variants,"

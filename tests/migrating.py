@@ -14,7 +14,7 @@ from insta.gateway.v1 import posts_pb2
 from tests import databases
 from tests.deletions import Crowd, done
 from tests.people import People, Person
-from tests.running import RunningSuite, environment, insta
+from tests.running import ON_POSTGRESQL, RunningSuite, environment, insta
 
 PROJECT = Path(__file__).parents[1]
 NAME = "0999_mood"
@@ -80,8 +80,10 @@ async def write_and_look(suite: RunningSuite, likes: int) -> None:
     ana = await people.join()
     await ana.like(await ana.post())
     assert databases.rows(suite, "social", 'SELECT mood, COUNT(*) FROM "like" GROUP BY 1') == [(7, likes)]
-    query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'index' AND sql LIKE '%mood%'"
-    assert databases.rows(suite, "social", query) == [(1,)]
+    indexes = (
+        "SELECT indexdef FROM pg_indexes" if ON_POSTGRESQL else "SELECT sql FROM sqlite_master WHERE type = 'index'"
+    )
+    assert sum("mood" in (sql or "") for (sql,) in databases.rows(suite, "social", indexes)) == 1
     await people.channel.close()
 
 

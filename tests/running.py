@@ -24,7 +24,11 @@ from services.users.passwords import Passwords
 from suite.composition import SERVICES
 from suite.databases import open_store
 from suite.main import main
+from tests import postgres_server
 
+# Whether the tests run on a PostgreSQL server: make test DB=postgresql.
+ON_POSTGRESQL = os.environ.get("INSTA_TEST_DB") == "postgresql"
+DATABASES = ("users", "posts", "social")
 MODES = {
     "together": ("up",),
     "apart": ("apart",),
@@ -92,8 +96,14 @@ def environment(data: Path, **settings: str) -> dict[str, str]:
         "INSTA_MAX_WAIT_MILLISECONDS": "10000",
         "INSTA_LOGIN_THROTTLE": "false",
         "INSTA_MUTATIONS_PER_MINUTE": "0",
+        **(database_urls(data) if ON_POSTGRESQL else {}),
         **settings,
     }
+
+
+def database_urls(data: Path) -> dict[str, str]:
+    """Settings for the databases that take the place of the files in a folder."""
+    return {f"INSTA_{name.upper()}_DATABASE_URL": postgres_server.address(data / f"{name}.db") for name in DATABASES}
 
 
 def insta(

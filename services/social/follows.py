@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
-
-import peewee
 
 from chassis import clock, errors
 from chassis.errors import Reason
-from chassis.query import compiled, param
+from chassis.query import compiled, gathered, numbers, param
 from chassis.store import Database
 from services.social import counters, erasure, social_events
 from services.social.models import Follow
@@ -46,10 +43,7 @@ _followees = compiled(
     .limit(param("limit")),
     row=Followed,
 )
-# As one row: thousands of them would take two or three times as long to fetch.
-_followee_ids = compiled(
-    Follow.select(peewee.fn.json_group_array(Follow.followee_id)).where(Follow.follower_id == param("user_id"))
-)
+_followee_ids = compiled(Follow.select(gathered(Follow.followee_id)).where(Follow.follower_id == param("user_id")))
 _exists = compiled(
     Follow.select(Follow.id).where(
         Follow.follower_id == param("follower_id"), Follow.followee_id == param("followee_id")
@@ -99,7 +93,7 @@ def followee_ids(db: Database, user_id: int) -> list[int]:
     """All whom a person follows, in growing order: `LIMIT` at most."""
     found = _followee_ids.one(db, user_id=user_id)
     assert found is not None
-    return sorted(json.loads(found[0]))
+    return sorted(numbers(found[0]))
 
 
 def exists(db: Database, follower_id: int, followee_id: int) -> bool:

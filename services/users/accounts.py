@@ -11,7 +11,7 @@ from chassis import audit, clock, errors, identity, tombstones
 from chassis.call import Caller
 from chassis.errors import Reason
 from chassis.query import among, compiled, param
-from chassis.store import Database
+from chassis.store import Database, violated
 from chassis.tombstones import USER
 from services.users import sessions, user_events
 from services.users.models import User
@@ -68,7 +68,7 @@ _insert = compiled(
         last_name=param("last_name"),
         bio=param("bio"),
         search_key=param("search_key"),
-        active=1,
+        active=True,
         staff=param("superuser"),
         superuser=param("superuser"),
         create_time=param("now"),
@@ -115,7 +115,7 @@ def create(
             last_name=last_name,
             bio=bio,
             search_key=_search_key(username, email, first_name, last_name),
-            superuser=int(superuser),
+            superuser=superuser,
             now=clock.now(),
         )
     except peewee.IntegrityError as conflict:
@@ -186,6 +186,12 @@ def look_up(db: Database, username: str) -> Account:
     return account
 
 
+def is_free(db: Database, username: str, email: str) -> bool:
+    """Whether an account may have this username and this address."""
+    taken = (credentials_for(db, username), _credentials_by_email.one(db, key=_folded(email)))
+    return taken == (None, None)
+
+
 def search(
     db: Database, caller: Caller, *, active: bool | None, staff: bool | None, text: str, below: int, limit: int
 ) -> list[Account]:
@@ -198,9 +204,9 @@ def search(
         raise errors.PermissionDenied(Reason.REASON_STAFF_ONLY, "this method is for staff")
     query = User.select(*_columns).where(User.id < below)
     if active is not None:
-        query = query.where(User.active == int(active))
+        query = query.where(User.active == active)
     if staff is not None:
-        privileged = (User.staff == 1) | (User.superuser == 1)
+        privileged = (User.staff == True) | (User.superuser == True)  # noqa: E712 (they make expressions)
         query = query.where(privileged if staff else ~privileged)
     if text:
         # peewee's `contains` escapes the wildcards of LIKE.
@@ -322,7 +328,7 @@ def set_roles(db: Database, caller: Caller, user_id: int, *, staff: bool | None,
         return account
     sessions.end_all(db, user_id)
     audit.record("roles changed", user_id=user_id, **{name: bool(value) for name, value in roles.items()})
-    return _change(db, user_id, {name: int(value) for name, value in roles.items()})
+    return _change(db, user_id, {name: bool(value) for name, value in roles.items()})
 
 
 def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Account:
@@ -342,7 +348,7 @@ def set_active(db: Database, caller: Caller, user_id: int, active: bool) -> Acco
         _keep_a_superuser(db, account)
         sessions.end_all(db, user_id)
     audit.record("account activated" if active else "account deactivated", user_id=user_id)
-    return _change(db, user_id, {"active": int(active)})
+    return _change(db, user_id, {"active": active})
 
 
 def end_sessions(db: Database, caller: Caller, user_id: int) -> None:
@@ -381,7 +387,7 @@ def _require_authority(actor: Account, account: Account) -> None:
 
 def _keep_a_superuser(db: Database, leaving: Account) -> None:
     """Refuse to let the last active superuser go."""
-    if leaving.superuser and leaving.active and len(_superusers.all(db, yes=1, limit=2)) == 1:
+    if leaving.superuser and leaving.active and len(_superusers.all(db, yes=True, limit=2)) == 1:
         text = "this is the last active superuser; make another one first"
         raise errors.FailedPrecondition(Reason.REASON_LAST_SUPERUSER, text)
 
@@ -414,7 +420,7 @@ def _not_found(who: str) -> errors.NotFound:
 
 
 def _taken(conflict: peewee.IntegrityError) -> errors.AlreadyExists:
-    if "username_key" in str(conflict):
+    if "username_key" in violated(conflict):
         text = "the username belongs to somebody already; choose another"
         return errors.AlreadyExists(Reason.REASON_USERNAME_TAKEN, text)
     text = "the email address belongs to an account already; log in with it, or use another"

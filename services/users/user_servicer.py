@@ -7,7 +7,7 @@ from chassis.call import caller
 from chassis.masks import masked
 from chassis.paging import Pager
 from chassis.replay import Replies
-from chassis.store import Database, Store
+from chassis.store import Database, Store, after_commit
 from insta.users.v1 import users_pb2, users_pb2_grpc
 from services.users import accounts, erasure, throttle
 from services.users.messages import private_user, public_user
@@ -32,9 +32,12 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         password_hash = await self._passwords.hash(request.password)
         made = False
 
-        def create(db: Database) -> users_pb2.CreateUserResponse:
+        def keep() -> None:
             nonlocal made
             made = True
+
+        def create(db: Database) -> users_pb2.CreateUserResponse:
+            after_commit(keep)
             account = accounts.create(
                 db,
                 username=request.username,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import apsw
 
-from chassis.store import Database, Store
+from chassis.sqlite import SQLiteStore
+from chassis.store import Database
 from tests.chassis import items
 from tests.chassis.power_loss import Disk, any_part, nothing
 
@@ -59,7 +60,7 @@ async def _round(outcome: Outcome, points: int, seed: int) -> None:
     rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="power-loss-"))
     disk = Disk(f"disk-{next(_numbers)}")
-    store = Store(folder / "items.db", items.MIGRATIONS, vfs=disk.name)
+    store = SQLiteStore(folder / "items.db", items.MIGRATIONS, vfs=disk.name)
     acknowledged: list[str] = []
     images: list[tuple[Path, list[str]]] = []
 

@@ -18,6 +18,7 @@ import peewee
 from chassis.models import IdField, Table
 from chassis.query import among, compiled, param
 from chassis.store import Database, Store
+from tests import databases
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Made by a migration.
@@ -107,7 +108,7 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    store = Store(Path(path), MIGRATIONS)
+    store = databases.open_store(Path(path), MIGRATIONS)
     done = asyncio.run(_write(store, name, float(seconds)))
     store.close()
     sys.stdout.write(json.dumps(done))

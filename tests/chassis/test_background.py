@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chassis.background import BackgroundTask
 from chassis.store import Store
+from tests import databases
 from tests.chassis import items
 from tests.people import until
 
@@ -45,7 +46,7 @@ class Work:
 
 async def test_one_process_at_a_time_does_the_work(tmp_path: Path) -> None:
     # Locks of files tell them apart as they do processes: each has opened them for itself.
-    first, second = (Store(tmp_path / "items.db", items.MIGRATIONS) for _ in range(2))
+    first, second = (databases.open_store(tmp_path / "items.db", items.MIGRATIONS) for _ in range(2))
     work = Work()
     async with work.by(second, "other", "another piece of work"), work.by(first, "first"):
         await work.goes_on("first")

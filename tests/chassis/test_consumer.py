@@ -21,11 +21,14 @@ from chassis.background import BackgroundTask
 from chassis.consumer import Consumer, Cursor, Position
 from chassis.events import EventLog, LoggedEvent
 from chassis.store import Database, Store
+from tests import databases
 from tests.chassis import items
 from tests.people import until
+from tests.running import ON_POSTGRESQL
 
 Result = TypeVar("Result")
 LOG = "there"
+_SERIAL = "SERIAL" if ON_POSTGRESQL else "INTEGER"
 EXAMPLES = 30
 STEPS = 30
 
@@ -42,9 +45,9 @@ def open_store(path: Path) -> Store:
         with db.bind_ctx(tables):
             db.create_tables(tables)
         # What came of the events. Nothing is unique: an event that is applied twice shows.
-        db.execute_sql("CREATE TABLE IF NOT EXISTS effect (id INTEGER PRIMARY KEY, name TEXT)")
+        db.execute_sql(f"CREATE TABLE IF NOT EXISTS effect (id {_SERIAL} PRIMARY KEY, name TEXT)")
 
-    store = Store(path, items.MIGRATIONS)
+    store = databases.open_store(path, items.MIGRATIONS)
     store.write_now(make_tables)
     return store
 
@@ -59,12 +62,28 @@ def append_and_fail(db: Database, names: list[str]) -> None:
     raise LookupError
 
 
+async def settled(log: Store) -> None:
+    """Wait until a log holds back nothing: on a server that others use there may be older transactions under way."""
+
+    async def is_settled() -> bool:
+        whole = await log.read(events.state)
+        return (await log.read(events.read, 0, 0, 1)).head_offset == whole.head_offset
+
+    await until(is_settled)
+
+
+async def all_events(log: Store) -> list[events.Event]:
+    """What a log has not forgotten."""
+    await settled(log)
+    return (await log.read(events.read, 0, 0, 1_000_000)).events
+
+
 def name_of(event: events.Event) -> str:
     return wrappers_pb2.StringValue.FromString(bytes(event.payload)).value
 
 
 def apply(db: Database, event: events.Event) -> None:
-    db.execute_sql("INSERT INTO effect (name) VALUES (?)", (name_of(event),))
+    db.execute_sql(databases.sql("INSERT INTO effect (name) VALUES (?)"), (name_of(event),))
 
 
 def effects(db: Database) -> list[str]:
@@ -189,6 +208,7 @@ class Reading(RuleBasedStateMachine):
         assert found == self._happened()[: len(found)]
 
     def teardown(self) -> None:
+        self._run(settled(self._log))
         while self._run(self._consumer.step()):
             pass
         assert self._effects() == self._happened()
@@ -220,7 +240,7 @@ class Reading(RuleBasedStateMachine):
 
     def _happened(self) -> list[str]:
         """What the log holds: that is the model."""
-        return [name_of(event) for event in self._run(self._log.read(events.read, 0, 0, 1_000_000)).events]
+        return [name_of(event) for event in self._run(all_events(self._log))]
 
 
 def test_each_event_takes_effect_exactly_once_and_in_order() -> None:
@@ -243,12 +263,14 @@ class Reader:
 
     Attributes:
         poisoned: An event that cannot be applied now.
+        offsets: Of what happened, also where it is forgotten.
         compared: How often it compared.
         on_compare: What happens meanwhile.
     """
 
     def __init__(self, log: Store, here: Store) -> None:
         self.poisoned = ""
+        self.offsets: dict[str, int] = {}
         self.compared = 0
         self.lag = -1
         self.here = here
@@ -258,6 +280,7 @@ class Reader:
 
     async def happens(self, *names: str) -> None:
         await self.log.write(append, list(names))
+        self.offsets |= {name_of(event): event.offset for event in await all_events(self.log)}
 
     async def read_all(self) -> None:
         while await self.consumer.step():
@@ -299,8 +322,8 @@ def become_another_log(db: Database) -> None:
 
 
 def forget_up_to(db: Database, offset: int) -> None:
-    (last,) = db.execute_sql("SELECT time FROM logged_event WHERE id = ?", (offset,)).fetchall()[0]
-    db.execute_sql("UPDATE logged_event SET time = time + 1 WHERE id > ?", (offset,))
+    (last,) = db.execute_sql(databases.sql("SELECT time FROM logged_event WHERE id = ?"), (offset,)).fetchall()[0]
+    db.execute_sql(databases.sql("UPDATE logged_event SET time = time + 1 WHERE id > ?"), (offset,))
     while events.forget(db, last + 1, 2):
         pass
 
@@ -365,7 +388,7 @@ async def test_a_log_that_is_another_one_now_is_compared_with(reader: Reader) ->
 
     assert reader.compared == 1
     assert await reader.effects() == ["one", "two", "four"]
-    assert await reader.position() == Position("another", 4)
+    assert await reader.position() == Position("another", reader.offsets["four"])
 
 
 async def test_what_happens_while_it_is_compared_is_applied_afterwards(reader: Reader) -> None:
@@ -392,8 +415,8 @@ async def test_a_comparison_is_counted_before_it_begins_and_reading_is_not(reade
     await reader.read_all()
     await reader.happens("three")
     await reader.read_all()
-    await reader.log.write(forget_up_to, 3)
-    await reader.here.write(lambda db: db.execute_sql("UPDATE cursor SET offset = 1") and None)
+    await reader.log.write(forget_up_to, reader.offsets["three"])
+    await reader.here.write(lambda db: db.execute_sql('UPDATE cursor SET "offset" = 1') and None)
     await reader.read_all()
 
     assert counted == [0, 1, 2]
@@ -403,12 +426,13 @@ async def test_a_log_that_is_shorter_than_what_was_read_of_it_is_compared_with(r
     await reader.happens("one", "two")
     await reader.read_all()
     # As after an older copy of the database was put back.
-    await reader.log.write(lambda db: db.execute_sql("DELETE FROM logged_event WHERE id = 2") and None)
+    delete = f"DELETE FROM logged_event WHERE id = {reader.offsets['two']}"
+    await reader.log.write(lambda db: db.execute_sql(delete) and None)
 
     await reader.read_all()
 
     assert reader.compared == 1
-    assert (await reader.position()).offset == 1
+    assert (await reader.position()).offset == reader.offsets["one"]
 
 
 @pytest.mark.parametrize("read_before", [0, 1])
@@ -419,22 +443,22 @@ async def test_who_missed_events_that_are_forgotten_compares(reader: Reader, rea
         await reader.happens("two", "three")
     else:
         await reader.happens("one", "two", "three")
-    await reader.log.write(forget_up_to, 2)
+    await reader.log.write(forget_up_to, reader.offsets["two"])
 
     await reader.read_all()
 
     assert reader.compared == 1
-    assert (await reader.position()).offset == 3
+    assert (await reader.position()).offset == reader.offsets["three"]
 
 
 async def test_who_has_read_what_is_forgotten_reads_on(reader: Reader) -> None:
     await reader.happens("one", "two")
     await reader.read_all()
     await reader.happens("three")
-    await reader.log.write(forget_up_to, 2)
+    await reader.log.write(forget_up_to, reader.offsets["two"])
 
     await reader.read_all()
-    await reader.log.write(forget_up_to, 3)
+    await reader.log.write(forget_up_to, reader.offsets["three"])
     await reader.read_all()
 
     assert reader.compared == 0

@@ -14,10 +14,14 @@ import pytest
 import pytest_asyncio
 
 from chassis.errors import ResourceExhausted
+from chassis.sqlite import SQLiteStore
 from chassis.store import Store
 from tests.chassis import items
 from tests.chassis.power_loss import Disk
 from tests.people import until
+
+pytestmark = pytest.mark.sqlite
+
 
 _numbers = itertools.count()
 
@@ -29,7 +33,7 @@ def disk() -> Disk:
 
 @pytest_asyncio.fixture
 async def store(disk: Disk, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = Store(tmp_path / "items.db", items.MIGRATIONS, vfs=disk.name)
+    opened = SQLiteStore(tmp_path / "items.db", items.MIGRATIONS, vfs=disk.name)
     yield opened
     disk.limit = None
     opened.close()

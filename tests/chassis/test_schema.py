@@ -16,7 +16,9 @@ import structlog
 
 from chassis.schema import MigrationFailed
 from chassis.store import Database, Store
+from tests import databases
 from tests.chassis import items
+from tests.running import ON_POSTGRESQL
 
 PROJECT = Path(__file__).parents[2]
 # With the default in the database: who does not know of the column writes rows, too.
@@ -32,8 +34,9 @@ def up(migrator, db):
     )
     db.execute_sql("INSERT INTO item (name) VALUES ('of the migration')")
 """
+_SCHEMA_TABLES = ["pg_indexes WHERE schemaname = 'public'"] if ON_POSTGRESQL else ["sqlite_master"]
 RAISES = f"{ADDS_A_COLUMN}    raise LookupError('in the middle')\n"
-IS_REFUSED = f"{ADDS_A_COLUMN}    db.execute_sql('ALTER TABLE item ADD COLUMN weight')\n"
+IS_REFUSED = f"{ADDS_A_COLUMN}    db.execute_sql('ALTER TABLE item ADD COLUMN weight BIGINT')\n"
 DIES = f"import os\nimport signal\n{ADDS_A_COLUMN}    os.kill(os.getpid(), signal.SIGKILL)\n"
 IS_NO_PYTHON = "def up(migrator, db"
 
@@ -52,13 +55,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def old(path: Path) -> Iterator[Store]:
     """The database, open in this version."""
-    store = Store(path, items.MIGRATIONS)
+    store = databases.open_store(path, items.MIGRATIONS)
     yield store
     store.close()
 
 
 def schema_and_rows(db: Database) -> dict[str, list[Any]]:
-    tables = ("sqlite_master", "schema_migration", "item")
+    tables = [*_SCHEMA_TABLES, "schema_migration", "item"]
     return {table: db.execute_sql(f"SELECT * FROM {table}").fetchall() for table in tables}
 
 
@@ -71,7 +74,7 @@ async def test_who_does_not_know_of_a_new_column_reads_and_writes_on(old: Store,
     await old.write(items.add, "before")
     names = await old.read_long(items.names)
 
-    with closing(Store(path, folder)) as new:
+    with closing(databases.open_store(path, folder)) as new:
         # Each of these was prepared for the schema of before, on each connection.
         await old.write(items.add, "after")
         assert await old.read(items.names) == [*names, "of the migration", "after"]
@@ -89,14 +92,14 @@ async def test_a_migration_that_fails_leaves_nothing_and_is_tried_again(
 
     for _ in range(2):
         with pytest.raises(MigrationFailed, match="0003_weight") as failed:
-            Store(path, folder)
-        assert str(path) in str(failed.value)
+            databases.open_store(path, folder)
+        assert databases.place(path) in str(failed.value)
         assert await old.read(schema_and_rows) == before
     # Nobody is kept from writing.
     await old.write(items.add, "after")
     failing.write_text(ADDS_A_COLUMN)
 
-    with closing(Store(path, folder)) as new:
+    with closing(databases.open_store(path, folder)) as new:
         assert await new.read(weights) == [("first", 7), ("after", 7), ("of the migration", 7)]
 
 
@@ -106,10 +109,10 @@ async def test_those_before_one_that_fails_stay_applied(path: Path, folder: Path
 
     for _ in range(2):
         with pytest.raises(MigrationFailed, match="0004_fails"):
-            Store(path, folder)
+            databases.open_store(path, folder)
 
     (folder / "0004_fails.py").unlink()
-    with closing(Store(path, folder)) as store:
+    with closing(databases.open_store(path, folder)) as store:
         assert await store.read(weights) == [("first", 7), ("of the migration", 7)]
 
 
@@ -118,9 +121,8 @@ async def test_a_process_that_dies_in_the_middle_of_a_migration_leaves_nothing(
 ) -> None:
     (folder / "0003_weight.py").write_text(DIES)
     before = await old.read(schema_and_rows)
-    code = (
-        f"from pathlib import Path; from chassis.store import Store; Store(Path({str(path)!r}), Path({str(folder)!r}))"
-    )
+    paths = f"Path({str(path)!r}), Path({str(folder)!r})"
+    code = f"from pathlib import Path; from tests import databases; databases.open_store({paths})"
 
     starting = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=PROJECT)
 
@@ -131,19 +133,19 @@ async def test_a_process_that_dies_in_the_middle_of_a_migration_leaves_nothing(
 
 async def test_a_database_of_a_newer_version_is_used_and_the_log_says_so(path: Path, folder: Path) -> None:
     (folder / "0003_weight.py").write_text(ADDS_A_COLUMN)
-    Store(path, folder).close()
+    databases.open_store(path, folder).close()
 
-    with structlog.testing.capture_logs() as logged, closing(Store(path, items.MIGRATIONS)) as old:
+    with structlog.testing.capture_logs() as logged, closing(databases.open_store(path, items.MIGRATIONS)) as old:
         await old.write(items.add, "by the old one")
 
         assert await old.read(weights) == [("first", 7), ("of the migration", 7), ("by the old one", 7)]
     (said,) = [line for line in logged if line["log_level"] == "warning"]
-    assert said["database"] == str(path)
+    assert said["database"] == databases.place(path)
     assert said["migrations"] == ["0003_weight"]
 
 
 async def test_of_a_database_of_its_own_version_nothing_is_said(old: Store, path: Path) -> None:
     with structlog.testing.capture_logs() as logged:
-        Store(path, items.MIGRATIONS).close()
+        databases.open_store(path, items.MIGRATIONS).close()
 
     assert logged == []

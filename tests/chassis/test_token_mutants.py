@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import apsw
 import grpc
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa, utils
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from chassis import identity
 from chassis.errors import Unauthenticated
 from insta.gateway.v1 import posts_pb2, posts_pb2_grpc
+from tests import databases
 from tests.chassis.issuer import Issuer
 from tests.people import Failure, People
 from tests.running import RunningSuite
@@ -560,9 +560,7 @@ def mutants(forger: Forger) -> Iterator[tuple[str, Metadata, str]]:
 
 def forger_of(suite: RunningSuite) -> Forger:
     """One with the key that a suite signs with."""
-    database = apsw.Connection(str(Path(suite.environment["INSTA_DATA"]) / "users.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    ((kid, key),) = database.execute("SELECT kid, private_key FROM signing_key").fetchall()
-    database.close()
+    ((kid, key),) = databases.rows(suite, "users", "SELECT kid, private_key FROM signing_key")
     return Forger(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(key)), kid, random.Random(SEED))
 
 

@@ -29,6 +29,7 @@ from chassis.tracing import Tracing
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
 from insta.users.v1 import events_pb2
 from suite.composition import tracing_of
+from tests import databases
 from tests.chassis import items
 from tests.chassis.issuer import Issuer
 from tests.chassis.media import Chunk, MediaStub, media_running
@@ -352,10 +353,11 @@ def under_way(tracing: Tracing) -> Iterator[Call]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store(tmp_path / "items.db", items.MIGRATIONS)) as opened:
+    with closing(databases.open_store(tmp_path / "items.db", items.MIGRATIONS)) as opened:
         yield opened
 
 
+@pytest.mark.sqlite
 async def test_a_write_is_recorded_with_its_waiting_and_those_that_were_committed_with_it(
     store: Store, under_way: Call, tracing: Tracing, collector: Collector
 ) -> None:
@@ -445,7 +447,8 @@ async def test_a_consumer_links_to_what_led_to_the_events_that_it_applies(
     assert applied.links == [(f"{number:032x}", f"{number:016x}") for number in (1, 2)]
     assert applied.parent_id == ""
     assert applied.attributes["messaging.batch.message_count"] == 4
-    assert (write.name, write.trace_id, write.parent_id) == ("write here", applied.trace_id, applied.span_id)
+    assert write.name == f"write {write.attributes['db.namespace']}"
+    assert (write.trace_id, write.parent_id) == (applied.trace_id, applied.span_id)
     assert set(seen) == {applied.trace_id}
     assert (applied.failed, write.failed) == (fails, fails)
     assert SECRET not in repr(collector.spans)

@@ -15,8 +15,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from chassis import wal
+from chassis.sqlite import SQLiteDatabase, SQLiteStore
 from chassis.store import Database, Store
 from tests.chassis import items
+
+pytestmark = pytest.mark.sqlite
+
 
 _ROW = "x" * 100_000
 _numbers = itertools.count()
@@ -35,7 +39,7 @@ def sizes() -> list[int]:
 
 @pytest.fixture
 def store(path: Path, sizes: list[int]) -> Iterator[Store]:
-    opened = Store(path, items.MIGRATIONS, on_log_size=sizes.append)
+    opened = SQLiteStore(path, items.MIGRATIONS, on_log_size=sizes.append)
     yield opened
     opened.close()
 
@@ -43,7 +47,7 @@ def store(path: Path, sizes: list[int]) -> Iterator[Store]:
 @pytest.fixture
 def reader(store: Store, path: Path) -> Iterator[Database]:
     """A connection of somebody else."""
-    database = Database(path)
+    database = SQLiteDatabase(path)
     yield database
     database.close()
 

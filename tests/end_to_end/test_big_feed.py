@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks import data, sizes
 from benchmarks.sizes import Network, Size
-from chassis.settings import Settings
+from chassis.settings import from_environment
 from insta.gateway.v1 import feed_pb2, feed_pb2_grpc
 from suite import bulk
 from tests.people import WithToken
-from tests.running import RunningSuite, running
+from tests.running import RunningSuite, environment, running
 
 # As many are too many to look at each of them first.
 MANY = 1_000
@@ -50,7 +50,7 @@ class Big:
 def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Big]:
     folder: Path = tmp_path_factory.mktemp("big") / "var"
     network = Network(SIZE)
-    sizes.fill(network, folder)
+    sizes.fill(network, folder, environment=environment(folder))
     authors = [network.star, *network.prolific, *network.authors]
     random.Random(1).shuffle(authors)
     following = {follower for _, follower, _ in network.follows()}
@@ -60,7 +60,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Big]:
     fan, poet, *few = silent.pop(), silent.pop(), *authors[:5]
     follows += [(0, fan, followee) for followee in (poet, *few)]
     posts = [{**next(network.posts()), "author_id": poet} for _ in range(VERY_MUCH)]
-    with bulk.open_stores(Settings(data=folder)) as stores:
+    with bulk.open_stores(from_environment(environment(folder))) as stores:
         stores["social"].write_now(lambda db: bulk.add_follows(follows, db))
         written = stores["posts"].write_now(lambda db: bulk.add_posts(posts, db))
     with running("together", folder, superuser=False) as started:
@@ -88,7 +88,7 @@ def _posts_of(network: Network, authors: Set[int]) -> list[int]:
 
 @asynccontextmanager
 async def _feed_of(suite: RunningSuite, user_id: int) -> AsyncIterator[feed_pb2_grpc.FeedServiceStub]:
-    settings = Settings(data=Path(suite.environment["INSTA_DATA"]))
+    settings = from_environment(suite.environment)
     (token,) = await asyncio.to_thread(data.access_tokens, settings, [user_id])
     async with grpc.aio.insecure_channel(suite.address) as channel:
         yield feed_pb2_grpc.FeedServiceStub(WithToken(channel, token))

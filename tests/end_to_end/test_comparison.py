@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from chassis import events
-from chassis.store import Database, Turnstile
 from insta.gateway.v1 import posts_pb2
+from suite.composition import SERVICES
 from suite.main import main
 from tests import databases
 from tests.deletions import counters_are_right, delete_account, delete_post, nothing_left
@@ -103,26 +103,23 @@ async def test_a_change_that_is_made_after_a_comparison_leaves_nothing_of_what_w
 @contextmanager
 def held(suite: RunningSuite, service: str) -> Iterator[None]:
     """Let nothing be written in the database of a service."""
-    turnstile = Turnstile(databases.path_of(suite, service))
-    try:
-        with turnstile:
-            yield
-    finally:
-        turnstile.close()
+    with databases.writers_held(databases.path_of(suite, service)):
+        yield
 
 
 def renew(suite: RunningSuite, service: str) -> None:
     """Make the log of a service another one, as a restore does: whoever reads it has to compare."""
-    path = databases.path_of(suite, service)
-    with held(suite, service), closing(Database(path)) as db, db.atomic():
-        events.renew(db)
+    migrations = SERVICES[service].migrations
+    assert migrations is not None
+    with closing(databases.open_store(databases.path_of(suite, service), migrations)) as store:
+        store.write_now(events.renew)
 
 
 async def all_read(suite: RunningSuite, log: str) -> bool:
     """Whether everybody has read a log to its head."""
     ((epoch,),) = databases.rows(suite, log, "SELECT epoch FROM event_log")
     ((head,),) = databases.rows(suite, log, "SELECT MAX(id) FROM logged_event")
-    query = "SELECT epoch, offset FROM cursor WHERE log = ?"
+    query = 'SELECT epoch, "offset" FROM cursor WHERE log = ?'
     return all(databases.rows(suite, reader, query, [log]) == [(epoch, head)] for reader in READERS[log])
 
 

@@ -6,13 +6,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from pathlib import Path
 
-import apsw
 import grpc
 import pytest
 
 from insta.gateway.v1 import posts_pb2, profiles_pb2
+from tests import databases
 from tests.end_to_end.lists import everything
 from tests.people import People, Person
 from tests.running import RunningSuite
@@ -21,20 +20,20 @@ CLIENTS = 8
 OPERATIONS_EACH = 50
 # What counts, in which database, and the rows that it counts.
 COUNTERS = [
-    ("posts.db", "SELECT author_id, post_count FROM author_counter", "SELECT author_id, COUNT(*) FROM post GROUP BY 1"),
-    ("social.db", "SELECT post_id, like_count FROM post_counter", 'SELECT post_id, COUNT(*) FROM "like" GROUP BY 1'),
+    ("posts", "SELECT author_id, post_count FROM author_counter", "SELECT author_id, COUNT(*) FROM post GROUP BY 1"),
+    ("social", "SELECT post_id, like_count FROM post_counter", 'SELECT post_id, COUNT(*) FROM "like" GROUP BY 1'),
     (
-        "social.db",
+        "social",
         "SELECT post_id, comment_count FROM post_counter",
         "SELECT post_id, COUNT(*) FROM comment GROUP BY 1",
     ),
     (
-        "social.db",
+        "social",
         "SELECT user_id, follower_count FROM user_counter",
         "SELECT followee_id, COUNT(*) FROM follow GROUP BY 1",
     ),
     (
-        "social.db",
+        "social",
         "SELECT user_id, followee_count FROM user_counter",
         "SELECT follower_id, COUNT(*) FROM follow GROUP BY 1",
     ),
@@ -137,9 +136,8 @@ async def test_counters_equal_the_rows_that_are_stored(suite: RunningSuite, peop
 
     await asyncio.gather(*(crowd.act(person) for person in crowd.people))
 
-    for database, counters, rows in COUNTERS:
-        path = Path(suite.environment["INSTA_DATA"]) / database
-        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as stored, stored:
+    for service, counters, rows in COUNTERS:
+        with closing(databases.Connection(databases.path_of(suite, service))) as opened, opened as stored:
             # In one transaction, so that both see the same moment.
             counted = {key: count for key, count in stored.execute(counters) if count}
             assert counted == dict(stored.execute(rows)), counters

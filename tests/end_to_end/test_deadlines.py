@@ -5,7 +5,6 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from chassis.store import Turnstile
 from insta.gateway.v1 import posts_pb2, profiles_pb2
 from tests import databases
 from tests.people import Person, failure
@@ -18,8 +17,7 @@ async def test_a_call_that_is_over_before_its_change_begins_changes_nothing(
     suite: RunningSuite, ana: Person, ben: Person
 ) -> None:
     post, other = await ben.post(), await ben.post()
-    turnstile = Turnstile(databases.path_of(suite, "social"))
-    with turnstile:
+    with databases.writers_held(databases.path_of(suite, "social")):
         # Meanwhile nothing is written there.
         cancelled = ana.posts.CreateComment(posts_pb2.CreateCommentRequest(post_id=post.id, text="cancelled"))
         like = posts_pb2.LikePostRequest(post_id=post.id, request_id="late")
@@ -29,7 +27,6 @@ async def test_a_call_that_is_over_before_its_change_begins_changes_nothing(
         # A deadline travels as what is left of it, so each hop's ends a little after the caller's. When another call's
         # is over, the first's is over everywhere; the other's own end is not waited for, and nothing rests on it.
         await failure(ana.posts.LikePost(posts_pb2.LikePostRequest(post_id=other.id), timeout=0.5))
-    turnstile.close()
     await kept
     seen = await ana.see(post)
 

@@ -66,7 +66,7 @@ _STEP_MOVES = (
     "            last = batch.events[-1].offset\n"
     "            await self._store.write(_move, self._name, position, Position(batch.epoch, last))\n"
 )
-_APPENDED = "    _append.run(db, time=clock.now(), payload=event.SerializeToString())\n"
+_APPENDED = "        _append.run(db, time=clock.now(), payload=payload)\n"
 _KEPT = "    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=now)\n"
 
 MUTANTS = [
@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant(
         "synchronous-normal",
         "A write is on the disk before it is answered.",
-        [Edit("chassis/store.py", '"synchronous": "full"', '"synchronous": "normal"')],
+        [Edit("chassis/sqlite.py", '"synchronous": "full"', '"synchronous": "normal"')],
         [_DURABLE],
     ),
     Mutant(
@@ -88,7 +88,7 @@ MUTANTS = [
         "A caller is answered after the commit.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "        return _Answer(job, result, None, after)\n",
                 "        answer = _Answer(job, result, None, after)\n        _send([answer])\n        return answer\n",
             )
@@ -149,14 +149,13 @@ MUTANTS = [
         [
             Edit(
                 "chassis/events.py",
-                "from chassis.store import Database, Store",
-                "from chassis.store import Database, Store, after_commit",
+                "from chassis.store import POSTGRESQL, Database, Store",
+                "from chassis.store import POSTGRESQL, Database, Store, after_commit",
             ),
             Edit(
                 "chassis/events.py",
                 _APPENDED,
-                "    payload = event.SerializeToString()\n"
-                "    after_commit(lambda: _append.run(db, time=clock.now(), payload=payload) and None)\n",
+                "        after_commit(lambda: _append.run(db, time=clock.now(), payload=payload) and None)\n",
             ),
         ],
         ["tests/chassis/test_events.py::test_an_event_is_there_with_its_change_after_every_commit"],
@@ -182,7 +181,7 @@ MUTANTS = [
         "One process at a time does the background work of a service.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "LOCK_NB)\n        except BlockingIOError:\n            os.close(lease)\n            return False\n",
                 "LOCK_NB)\n        except BlockingIOError:\n            pass\n",
             )
@@ -300,7 +299,7 @@ MUTANTS = [
     Mutant(
         "savepoint-kept",
         "What raises undoes its own changes.",
-        [Edit("chassis/store.py", '            self._db.execute_sql("ROLLBACK TO job")\n', "")],
+        [Edit("chassis/sqlite.py", '            self._db.execute_sql("ROLLBACK TO job")\n', "")],
         [_STORE + "test_a_write_that_fails_is_undone_and_the_others_of_its_transaction_are_not"],
     ),
     Mutant(
@@ -308,7 +307,7 @@ MUTANTS = [
         "A change does not begin after the deadline of its call.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "return self.future.cancelled() or time.monotonic() >= self.deadline",
                 "return self.future.cancelled()",
             )
@@ -320,7 +319,7 @@ MUTANTS = [
         "A change does not begin after its call was cancelled.",
         [
             Edit(
-                "chassis/store.py",
+                "chassis/sqlite.py",
                 "return self.future.cancelled() or time.monotonic() >= self.deadline",
                 "return time.monotonic() >= self.deadline",
             )
@@ -343,7 +342,7 @@ MUTANTS = [
     Mutant(
         "deleted-before-begun",
         "It is written down that a folder is being deleted, before it is.",
-        [Edit(_DISCARDS, "Discard.update(begun=1, ", "Discard.update(begun=0, ")],
+        [Edit(_DISCARDS, "Discard.update(begun=True, ", "Discard.update(begun=False, ")],
         [_GONE_IMAGES + "test_no_image_is_made_of_a_folder_whose_deletion_has_begun"],
     ),
     Mutant(

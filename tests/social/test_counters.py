@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis import errors, tombstones
-from chassis.store import Database, Store
+from chassis.store import Database
 from chassis.tombstones import POST, USER
 from services.social import comments, erasure, follows, likes
 from services.social import service as social
@@ -34,7 +34,7 @@ async def test_counters_equal_the_rows_after_every_commit(tmp_path: Path) -> Non
     def look(writes: int) -> None:
         wrong.append(databases.counted_wrongly({"social": path}))
 
-    store = Store(path, social.SERVICE.migrations, on_commit=look)
+    store = databases.open_store(path, social.SERVICE.migrations, on_commit=look)
     rng = random.Random(1)
     for _ in range(120):
         try:

@@ -14,13 +14,14 @@ from chassis.store import Database, Store
 from chassis.tombstones import POST, USER
 from services.social import comments, follows, likes
 from services.social import service as social
+from tests import databases
 
 POST_ID, ANA, BEN = 1, 2, 3
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "social.db", social.SERVICE.migrations)
+    opened = databases.open_store(tmp_path / "social.db", social.SERVICE.migrations)
     yield opened
     opened.close()
 

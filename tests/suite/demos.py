@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
+from tests import databases
 from tests.running import environment, insta
 
 PASSWORD = "a password of the demo"
@@ -19,27 +20,30 @@ def demo(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def rows(data: Path, database: str, query: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(f"file:{data / database}.db?mode=ro", uri=True)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
+    with closing(databases.Connection(data / f"{database}.db")) as connection:
+        return connection.execute(query)
 
 
 def everything(data: Path) -> dict[str, list[tuple[object, ...]]]:
     """All rows of all tables, without what is random for a reason."""
     found = {}
     for database in ("users", "posts", "social"):
-        tables = rows(data, database, "SELECT name FROM sqlite_master WHERE type = 'table'")
-        for (table,) in sorted(tables):
-            if table in ("secret", "signing_key", "schema_migration"):
-                continue
-            columns = [
+        with closing(databases.open_database(data / f"{database}.db")) as db:
+            tables = {
+                table: [column.name for column in db.get_columns(table)]
+                for table in sorted(db.get_tables())
+                if table not in ("secret", "signing_key", "schema_migration")
+            }
+        for table, columns in tables.items():
+            # Of an event time and offset are not made up.
+            order = "id" if "id" in columns else "1"
+            kept = [
                 f'"{column}"'
-                for (column,) in rows(data, database, f"SELECT name FROM pragma_table_info('{table}')")
-                if column not in ("password_hash", "folder") and (table, column) != ("logged_event", "time")
+                for column in columns
+                if column not in ("password_hash", "folder")
+                and (table, column) not in (("logged_event", "time"), ("logged_event", "id"))
             ]
             found[f"{database}.{table}"] = rows(
-                data, database, f'SELECT {", ".join(columns)} FROM "{table}" ORDER BY 1'
+                data, database, f'SELECT {", ".join(kept)} FROM "{table}" ORDER BY {order}'
             )
     return found

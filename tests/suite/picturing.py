@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
 import grpc
 
 from chassis.settings import from_environment
@@ -273,7 +272,7 @@ def folder_of_images(suite: RunningSuite) -> Path:
 
 def let_a_day_pass(suite: RunningSuite) -> None:
     """Make everything due of a suite that is stopped."""
-    with closing(apsw.Connection(str(databases.path_of(suite, "posts")))) as database:
+    with closing(databases.Connection(databases.path_of(suite, "posts"))) as database:
         database.execute("UPDATE media SET expire_time = 1 WHERE expire_time IS NOT NULL")
         database.execute("UPDATE discard SET due_time = 1, open_until = 1")
     yesterday = time.time() - 24 * 3600

@@ -25,6 +25,9 @@ from tests.suite.crowds import leave, use
 from tests.suite.image_store import leave_unknown, store_of, stored, suite_with_images
 from tests.suite.test_audit import audited, change, differences
 
+pytestmark = pytest.mark.sqlite
+
+
 CLIENTS = 8
 DATABASES = ("social", "posts", "users")
 

@@ -71,7 +71,7 @@ def test_counters_are_exact(filled: Path) -> None:
 
 
 def test_nobody_follows_themselves_and_all_rows_belong_to_somebody(filled: Path) -> None:
-    people = {row[0] for row in rows(filled, "users", "SELECT id FROM user")}
+    people = {row[0] for row in rows(filled, "users", 'SELECT id FROM "user"')}
     posts = {row[0] for row in rows(filled, "posts", "SELECT id FROM post")}
 
     assert rows(filled, "social", "SELECT 1 FROM follow WHERE follower_id = followee_id") == []
@@ -88,7 +88,7 @@ def test_nobody_follows_themselves_and_all_rows_belong_to_somebody(filled: Path)
 
 
 def test_nothing_happens_before_what_it_is_about_or_outside_its_year(filled: Path) -> None:
-    joined = dict(rows(filled, "users", "SELECT id, create_time FROM user"))
+    joined = dict(rows(filled, "users", 'SELECT id, create_time FROM "user"'))
     posted = dict(rows(filled, "posts", "SELECT id, create_time FROM post"))
     times = [*joined.values(), *posted.values()]
     likes = rows(filled, "social", 'SELECT user_id, post_id, create_time FROM "like"')
@@ -111,7 +111,7 @@ def test_what_is_made_keeps_the_rules_of_the_contract(tmp_path: Path) -> None:
     sizes = ("--users", "1500", "--posts", "1500", "--likes", "0", "--comments", "1500", "--follows", "0")
     demo(tmp_path, *sizes, "--pictures", "0")
 
-    people = rows(tmp_path, "users", "SELECT username, email, first_name, last_name, bio FROM user")
+    people = rows(tmp_path, "users", 'SELECT username, email, first_name, last_name, bio FROM "user"')
     for username, email, first_name, last_name, bio in people:
         validation.check(
             accounts_pb2.RegisterRequest(
@@ -163,6 +163,7 @@ def test_an_empty_network_can_be_made(tmp_path: Path) -> None:
     assert not any(everything(tmp_path).values())
 
 
+@pytest.mark.sqlite
 def test_a_data_folder_that_cannot_be_used_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "var").mkdir()
@@ -185,7 +186,7 @@ async def test_a_demo_on_a_running_suite_is_there_at_once_and_another_adds_to_it
             own = await ana.post()
             outcomes = [insta("demo", *SIZES, "--password", PASSWORD, environment=suite.environment) for _ in range(2)]
             assert [outcome.returncode for outcome in outcomes] == [0, 0], outcomes
-            usernames = [row[0] for row in rows(data, "users", "SELECT username FROM user ORDER BY id")]
+            usernames = [row[0] for row in rows(data, "users", 'SELECT username FROM "user" ORDER BY id')]
             dora = await people.log_in(str(usernames[-1]), PASSWORD)
 
             profiles = [

@@ -106,11 +106,15 @@ def test_how_many_processes_draw_is_of_no_importance(tmp_path: Path) -> None:
 
 
 def everything_of_posts(data: Path) -> list[tuple[object, ...]]:
-    return rows(data, "posts", "SELECT id, owner_id, blurhash, alt_text, variants, create_time, avatar_of FROM media")
+    return rows(
+        data,
+        "posts",
+        "SELECT id, owner_id, blurhash, alt_text, variants, create_time, avatar_of FROM media ORDER BY id",
+    )
 
 
 def test_every_blob_of_every_picture_is_in_the_store_and_none_else(illustrated: Path) -> None:
-    media = rows(illustrated, "posts", "SELECT folder, variants, width FROM media")
+    media = rows(illustrated, "posts", "SELECT folder, variants, width FROM media ORDER BY id")
 
     assert len(media) == PICTURES
     assert sorted(path.name for path in (illustrated / "media").glob("[!.]*")) == sorted(str(row[0]) for row in media)
@@ -135,7 +139,7 @@ def test_the_newest_posts_and_the_most_popular_people_have_pictures(illustrated:
             illustrated,
             "posts",
             "SELECT post_id, count(DISTINCT position), max(owner_id), min(create_time) FROM media"
-            " WHERE post_id IS NOT NULL GROUP BY post_id",
+            " WHERE post_id IS NOT NULL GROUP BY post_id ORDER BY post_id",
         )
     }
     avatars = rows(illustrated, "posts", "SELECT avatar_of FROM media WHERE avatar_of IS NOT NULL")
@@ -158,7 +162,9 @@ def test_all_else_is_as_without_pictures(illustrated: Path, tmp_path: Path) -> N
 
     def others(data: Path) -> dict[str, list[tuple[object, ...]]]:
         made = {table: made for table, made in everything(data).items() if table.split(".")[0] != "posts"}
-        made["post"] = rows(data, "posts", "SELECT id, author_id, title, description, create_time FROM post")
+        made["post"] = rows(
+            data, "posts", "SELECT id, author_id, title, description, create_time FROM post ORDER BY id"
+        )
         return made
 
     assert others(tmp_path) == others(illustrated)
@@ -185,13 +191,14 @@ def test_a_store_that_fails_ends_it_with_an_error_of_the_suite(tmp_path: Path) -
     assert rows(tmp_path, "posts", "SELECT count(*) > 0 FROM discard") == [(1,)]
 
 
+@pytest.mark.sqlite
 async def test_a_feed_and_profiles_show_them_http_serves_them_and_the_audit_finds_nothing_wrong(
     illustrated: Path, tmp_path: Path
 ) -> None:
     data = shutil.copytree(illustrated, tmp_path / "var")
     ((author,),) = rows(data, "posts", "SELECT author_id FROM post ORDER BY id DESC LIMIT 1")
     ((popular,),) = rows(data, "posts", "SELECT min(avatar_of) FROM media")
-    usernames = dict(rows(data, "users", "SELECT id, username FROM user"))
+    usernames = dict(rows(data, "users", 'SELECT id, username FROM "user"'))
     with running("together", data) as suite:
         people = People(suite.address)
         try:

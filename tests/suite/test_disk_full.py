@@ -17,6 +17,8 @@ from tests import databases
 from tests.people import Failure, People, Person, until
 from tests.running import MODES, running
 
+pytestmark = pytest.mark.sqlite
+
 REFUSED = {(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"), (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")}
 
 

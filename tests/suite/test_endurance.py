@@ -15,7 +15,9 @@ _AT_ONCE = 8
 
 
 async def test_after_many_calls_of_each_kind_as_much_is_open_as_after_a_few(tmp_path: Path) -> None:
-    with running("together", tmp_path / "var", superuser=False, INSTA_LOG_LEVEL="info") as suite:
+    with running(
+        "together", tmp_path / "var", superuser=False, INSTA_LOG_LEVEL="info", INSTA_DATABASE_CONNECTIONS="4"
+    ) as suite:
         assert suite.process is not None
         pid = suite.process.pid
         people = People(suite.address)

@@ -78,7 +78,7 @@ def expire(environment: Mapping[str, str], folder: str) -> None:
 def discard(environment: Mapping[str, str], folder: str, in_seconds: float) -> None:
     """Let a folder be held that nothing was made of yet."""
     due_time = int((time.time() + in_seconds) * 1_000_000)
-    values = f"('{folder}', 1, {due_time}, 0, 0)"
+    values = f"('{folder}', 1, {due_time}, FALSE, 0)"
     change(environment, "posts", f"INSERT INTO discard (folder, owner_id, due_time, begun, open_until) VALUES {values}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from suite.main import main
+from tests import databases
 from tests.migrating import (
     ADDS_A_COLUMN,
     FAILS,
@@ -36,7 +37,7 @@ async def test_a_newer_version_adds_a_column_while_this_one_serves(tmp_path: Pat
     assert audit.exit_code == 0, audit.output
     (warning,) = warnings_in(audit.stderr)
     assert warning["migrations"] == [NAME]
-    assert warning["database"] == str(data / "social.db")
+    assert warning["database"] == databases.place(data / "social.db")
 
 
 def test_a_start_whose_migration_fails_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -47,5 +48,5 @@ def test_a_start_whose_migration_fails_ends_with_a_sentence(tmp_path: Path) -> N
 
     assert failed.returncode == 1
     (sentence,) = failed.stderr.splitlines()
-    assert sentence.startswith(f"Error: migration {NAME} of {tmp_path / 'data' / 'social.db'} failed")
+    assert sentence.startswith(f"Error: migration {NAME} of {databases.place(tmp_path / 'data' / 'social.db')} failed")
     assert "in the middle" in sentence

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from chassis import settings
-from chassis.settings import MediaBucket, MediaFolder, SettingError, Settings
+from chassis.settings import DatabaseAddress, MediaBucket, MediaFolder, SettingError, Settings
 from suite.main import main
 from tests.running import environment, insta
 
@@ -56,6 +56,8 @@ PLACES = (
     "s3://images/posts?region=eu-west-1",
     "http://127.0.0.1:8333/images",
 )
+# More of them: test_postgres.py.
+DATABASES = ("", "users", "sqlite:///users.db", "postgresql://there", "postgresql://a@b@there/users")
 CALLERS = (
     "",
     "reports",
@@ -71,6 +73,10 @@ CALLERS = (
 )
 WRONG = {
     "INSTA_DATA": ("",),
+    "INSTA_USERS_DATABASE_URL": DATABASES,
+    "INSTA_POSTS_DATABASE_URL": DATABASES,
+    "INSTA_SOCIAL_DATABASE_URL": DATABASES,
+    "INSTA_DATABASE_CONNECTIONS": ("", "3", "-1", "1001", "1.5", "many"),
     "INSTA_LISTEN": ADDRESSES,
     "INSTA_METRICS_LISTEN": ADDRESSES,
     "INSTA_MEDIA_LISTEN": ADDRESSES,
@@ -99,6 +105,10 @@ WRONG = {
 }
 RIGHT = {
     "INSTA_DATA": "/data",
+    "INSTA_USERS_DATABASE_URL": "postgresql://insta:a%40b@db.example:5432/users?sslmode=verify-full",
+    "INSTA_POSTS_DATABASE_URL": "postgres:///posts?host=/run/postgresql",
+    "INSTA_SOCIAL_DATABASE_URL": "postgresql://[::1]/social",
+    "INSTA_DATABASE_CONNECTIONS": "4",
     "INSTA_LISTEN": "[::1]:50051",
     "INSTA_METRICS_LISTEN": "localhost:0",
     "INSTA_MEDIA_LISTEN": "0.0.0.0:8080",
@@ -143,12 +153,17 @@ def test_a_wrong_setting_stops_the_command_with_a_sentence_that_names_it(
 
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
-    assert result.output.startswith(f"Error: {variable}={value}: must ")
+    shown = "***" if value in DATABASES and variable.endswith("_DATABASE_URL") else value
+    assert result.output.startswith(f"Error: {variable}={shown}: must ")
 
 
 def test_right_settings_are_taken() -> None:
     assert settings.from_environment(RIGHT) == Settings(
         data=Path("/data"),
+        users_database_url=DatabaseAddress("postgresql://insta:a%40b@db.example:5432/users?sslmode=verify-full"),
+        posts_database_url=DatabaseAddress("postgres:///posts?host=/run/postgresql"),
+        social_database_url=DatabaseAddress("postgresql://[::1]/social"),
+        database_connections=4,
         listen="[::1]:50051",
         metrics_listen="localhost:0",
         media_listen="0.0.0.0:8080",
@@ -223,6 +238,7 @@ def test_the_first_wrong_setting_is_told() -> None:
         settings.from_environment({"INSTA_LISTEN": "", "INSTA_BCRYPT_COST": ""})
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("command", [("up",), ("apart",)], ids=" ".join)
 def test_a_data_folder_that_cannot_be_is_told_in_a_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -21,9 +21,10 @@ from insta.social.v1 import likes_pb2, likes_pb2_grpc
 from services.users import accounts, keys
 from services.users import service as users
 from services.users.accounts import Account
+from tests import databases
 from tests.certificates import channel_to, credentials_of
 from tests.people import People, Person, WithToken, refused_soon
-from tests.running import PASSWORD, RunningSuite
+from tests.running import DATABASES, PASSWORD, RunningSuite
 
 # What the suite promises to do within a second takes longer on a machine that is busy.
 _PATIENCE_SECONDS = 10.0
@@ -144,7 +145,7 @@ async def _pass_on(read: asyncio.StreamReader, write: asyncio.StreamWriter) -> N
 def users_store(folder: Path) -> Iterator[Store]:
     """A database of the users service that no suite uses."""
     assert users.SERVICE.migrations is not None
-    opened = Store(folder / "users.db", users.SERVICE.migrations)
+    opened = databases.open_store(folder / "users.db", users.SERVICE.migrations)
     opened.write_now(keys.ensure)
     opened.write_now(events.begin)
     yield opened
@@ -166,8 +167,11 @@ def account(db: Database, username: str = "ana", **fields: Any) -> Account:
 
 
 def bytes_in(folder: Path) -> bytes:
-    """All files of a folder, one after the other."""
-    return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    """All files of a folder and the databases of its suite, one after the other."""
+    stored = [path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()]
+    for name in DATABASES:
+        stored += databases.everything(folder / f"{name}.db")
+    return b"\0".join(stored)
 
 
 class Time:

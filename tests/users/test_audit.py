@@ -17,6 +17,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
 from insta.gateway.v1 import accounts_pb2, admin_pb2, profiles_pb2
 from services.users import keys
+from tests import databases
 from tests.people import PASSWORD, Failure, People, Person, refused_soon
 from tests.running import RunningSuite, insta, running
 from tests.users.logins import (
@@ -439,7 +440,8 @@ async def _break_an_account(suite: RunningSuite, people: People, secrets: Secret
     eve = await people.join(username="eve", password=secrets.password("the secret of eve"))
     secrets.access_token(eve.token)
     with users_store(Path(suite.environment["INSTA_DATA"])) as store:
-        store.write_now(lambda db: db.execute_sql("UPDATE user SET password_hash = x'00' WHERE username = 'eve'"))
+        broken = databases.sql("UPDATE \"user\" SET password_hash = ? WHERE username = 'eve'")
+        store.write_now(lambda db: db.execute_sql(broken, (b"\0",)) and None)
 
     await record(people.stranger.accounts.Login(accounts_pb2.LoginRequest(login="eve", password="the secret of eve")))
     change = accounts_pb2.ChangePasswordRequest(

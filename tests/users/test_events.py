@@ -29,6 +29,7 @@ from services.users.event_servicer import EventServicer
 from services.users.sessions import MOST_PER_USER
 from suite.composition import GATEWAY, Assembly
 from suite.serving import together
+from tests import databases
 from tests.chassis.issuer import Issuer
 from tests.people import failure
 from tests.users.logins import Time, account, users_store
@@ -74,11 +75,13 @@ def ended(store: Store, count: int = 1) -> list[str]:
     begun = [store.write_now(sessions.begin, ana.id, "phone", "")[0].id for _ in range(count)]
     for session_id in begun:
         assert store.write_now(sessions.end, ana.id, session_id)
+    databases.settle(store)
     return begun
 
 
 def logged(store: Store, offset: int = 0, start_time: int = 0, limit: int = 1000) -> list[events_pb2.Event]:
     """What the log holds of sessions and deletions."""
+    databases.settle(store)
     batch = store.write_now(events.read, offset, start_time, limit)
     found = [events_pb2.Event.FromString(bytes(stored.payload)) for stored in batch.events]
     return [event for event in found if event.WhichOneof("payload") in ("sessions_ended", "user_deleted")]
@@ -414,6 +417,7 @@ def test_the_log_keeps_its_name_over_restarts_and_another_log_has_another(tmp_pa
     assert epoch_in("two") != first[0]
 
 
+@pytest.mark.sqlite
 async def test_a_reader_that_is_ahead_of_a_restored_log_misses_nothing_of_what_happens_in_it(tmp_path: Path) -> None:
     # A backup has the name of the log that it was made of, and offsets that readers know for other events.
     with users_store(tmp_path) as store:

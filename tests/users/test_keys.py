@@ -11,6 +11,7 @@ from chassis import clock, identity
 from chassis.store import Store
 from services.users import keys
 from services.users import service as users
+from tests import databases
 from tests.people import People
 from tests.running import RunningSuite, insta_here
 
@@ -18,7 +19,7 @@ from tests.running import RunningSuite, insta_here
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     assert users.SERVICE.migrations is not None
-    opened = Store(tmp_path / "users.db", users.SERVICE.migrations)
+    opened = databases.open_store(tmp_path / "users.db", users.SERVICE.migrations)
     opened.write_now(keys.ensure)
     yield opened
     opened.close()

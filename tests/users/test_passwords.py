@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
-import apsw
 import grpc
 import pytest
 
 from insta.gateway.v1 import accounts_pb2
+from tests import databases
 from tests.people import People, failure
 from tests.running import PASSWORD, RunningSuite, running
 
@@ -56,7 +57,8 @@ async def test_a_storm_of_logins_is_told_to_come_back_while_other_calls_go_on(tm
         wrong = accounts_pb2.LoginRequest(login=pat.username, password="wrong")
 
         storm = [asyncio.ensure_future(failure(people.stranger.accounts.Login(wrong))) for _ in range(100)]
-        refused = await next(iter(asyncio.as_completed(storm)))
+        answering = (await answer for answer in asyncio.as_completed(storm))
+        refused = await anext(answer async for answer in answering if answer.reason == "OVERLOADED")
         seen = await pat.see(post)
         still_under_way = sum(not login.done() for login in storm)
         answers = await asyncio.gather(*storm)
@@ -70,7 +72,6 @@ async def test_a_storm_of_logins_is_told_to_come_back_while_other_calls_go_on(tm
 
 
 def _cost(data: Path, user_id: int) -> int:
-    database = apsw.Connection(str(data / "users.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    ((stored,),) = database.execute("SELECT password_hash FROM user WHERE id = ?", (user_id,)).fetchall()
-    database.close()
+    with closing(databases.Connection(data / "users.db")) as database:
+        ((stored,),) = database.execute('SELECT password_hash FROM "user" WHERE id = ?', (user_id,))
     return int(bytes(stored).split(b"$")[2])

@@ -167,7 +167,7 @@ def test_a_refreshed_token_carries_the_roles_that_the_account_has_now(store: Sto
     login = begun(store)
     assert claims_of(tokens.issue(store.write_now(keys.signer), login.account, login.session).text)["roles"] == []
 
-    store.write_now(lambda db: db.execute_sql("UPDATE user SET staff = 1, superuser = 1"))
+    store.write_now(lambda db: db.execute_sql('UPDATE "user" SET staff = TRUE, superuser = TRUE'))
     login = refreshed(store, login.refresh_token)
 
     issued = tokens.issue(store.write_now(keys.signer), login.account, login.session)
@@ -606,7 +606,7 @@ def test_a_login_under_way_while_the_account_is_deleted_begins_no_session(store:
     ana = store.write_now(account)
     checked = store.write_now(accounts.credentials_by_id, ana.id)
     assert checked is not None
-    store.write_now(lambda db: db.execute_sql("DELETE FROM user"))
+    store.write_now(lambda db: db.execute_sql('DELETE FROM "user"'))
 
     with pytest.raises(Unauthenticated):
         store.write_now(logins.begin, checked, None, "phone", "")

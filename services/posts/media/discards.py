@@ -28,12 +28,12 @@ _put = compiled(
         folder=param("folder"),
         owner_id=param("owner_id"),
         due_time=param("due_time"),
-        begun=0,
+        begun=False,
         open_until=param("open_until"),
     ).on_conflict(conflict_target=[Discard.folder], preserve=[Discard.due_time])
 )
 _put_new = compiled(
-    Discard.insert(folder=param("folder"), owner_id=param("owner_id"), due_time=param("now"), begun=0).on_conflict(
+    Discard.insert(folder=param("folder"), owner_id=param("owner_id"), due_time=param("now"), begun=False).on_conflict(
         action="nothing", conflict_target=[Discard.folder]
     )
 )
@@ -42,7 +42,7 @@ _is_referred_to = compiled(Media.select(Media.id).where(Media.folder == param("f
 _some_due = Discard.select(Discard.folder).where(Discard.due_time <= param("now")).limit(param("limit"))
 _due = compiled(_some_due)
 _begin = compiled(
-    Discard.update(begun=1, due_time=param("again")).where(Discard.folder.in_(_some_due)).returning(Discard.folder)
+    Discard.update(begun=True, due_time=param("again")).where(Discard.folder.in_(_some_due)).returning(Discard.folder)
 )
 _delete_closed = compiled(
     Discard.delete().where(Discard.folder == param("folder"), Discard.open_until <= param("since"))
@@ -86,7 +86,7 @@ def give_up(db: Database, folder: str, owner_id: int) -> None:
 
 def take_out(db: Database, folder: str) -> bool:
     """Something refers to a folder from this transaction on. False: too late, it is being deleted."""
-    return _take_out.run(db, folder=folder, no=0) > 0
+    return _take_out.run(db, folder=folder, no=False) > 0
 
 
 def any_due(db: Database, now: int) -> bool:
@@ -113,7 +113,7 @@ def hasten(db: Database, owner_id: int) -> None:
 
 def count_held(db: Database, owner_id: int) -> int:
     """How many folders are held for somebody, to be made an image of."""
-    count: int = _count_held.all(db, owner_id=owner_id, now=clock.now(), no=0)[0][0]
+    count: int = _count_held.all(db, owner_id=owner_id, now=clock.now(), no=False)[0][0]
     return count
 
 

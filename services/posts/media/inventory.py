@@ -19,8 +19,8 @@ from services.posts.media.blob_store import BlobStore, StoredFolder
 from services.posts.media.images import variant_name
 from services.posts.models import Discard, Media
 
-# After the names of all folders.
-_END = "~"
+# After the names of all folders, which are hexadecimal, also where a database sorts as people do.
+_END = "g"
 
 
 class KnownImage(NamedTuple):

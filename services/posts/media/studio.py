@@ -11,7 +11,7 @@ from typing import TypeVar
 from chassis import errors
 from chassis.call import lasting
 from chassis.errors import Reason
-from chassis.store import Database, Store
+from chassis.store import Database, Store, after_commit
 from services.posts.media import discards, records, refusal
 from services.posts.media.blob_store import Blob, BlobMissing, BlobStore, BlobStoreError, BlobStoreFull, BlobTooBig
 from services.posts.media.direct_uploads import UploadRow
@@ -69,11 +69,13 @@ class Studio:
         folder = new_folder()
         held = added = False
 
-        def add(db: Database) -> MediaRow:
+        def keep() -> None:
             nonlocal added
-            media = records.add(db, owner_id, folder, content_type, processed, alt_text)
             added = True
-            return media
+
+        def add(db: Database) -> MediaRow:
+            after_commit(keep)
+            return records.add(db, owner_id, folder, content_type, processed, alt_text)
 
         try:
             await self._store.write(records.begin, owner_id, folder, needs_room)

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from chassis import call, clock, errors, events, store, tombstones
+from chassis import call, clock, errors, events, sqlite, tombstones
 from chassis.call import Call, Caller
 from chassis.paging import Pager
 from chassis.replay import Replies
+from chassis.sqlite import SQLiteStore
 from chassis.store import Database, Store
 from insta.posts.v1 import media_pb2
 from services.posts import erasure, service
@@ -106,7 +107,7 @@ class Fate:
         raise BlobStoreFull if kind == "full" and put is not None else failure or BlobStoreAway()
 
 
-class MortalStore(Store):
+class MortalStore(SQLiteStore):
     """A database whose process may die before a change and after its commit."""
 
     def __init__(self, path: Path, fate: Fate) -> None:
@@ -231,7 +232,7 @@ class Premises:
         self._seconds = 0
         # Power is never lost here, and to wait for the disk would take most of the time.
         self._patch.setattr(os, "fsync", lambda file: None)
-        self._patch.setitem(store._PRAGMAS, "synchronous", "off")
+        self._patch.setitem(sqlite._PRAGMAS, "synchronous", "off")
         now = clock.now
         self._patch.setattr(clock, "now", lambda: now() + self._seconds * 1_000_000)
         self.files = FileBlobs(self.root, BASE_URL)

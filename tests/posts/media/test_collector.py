@@ -17,6 +17,8 @@ from services.posts.media.blob_store import Blob, BlobStoreAway
 from tests.people import small_picture
 from tests.posts.media.mishaps import DAY, FILE, HOUR, Killed, Mishap, Premises, Process, blobs_of, rows
 
+pytestmark = pytest.mark.sqlite
+
 PICTURE = small_picture()
 ANA = 1
 

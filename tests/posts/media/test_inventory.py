@@ -18,6 +18,7 @@ from services.posts.media import discards, inventory
 from services.posts.media.blob_store import Blob, StoredFolder
 from services.posts.media.file_blobs import FileBlobs
 from services.posts.models import Media
+from tests import databases
 
 DAY = 24 * 3600 * 1_000_000
 
@@ -25,7 +26,7 @@ DAY = 24 * 3600 * 1_000_000
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     assert service.SERVICE.migrations is not None
-    with closing(Store(tmp_path / "posts.db", service.SERVICE.migrations)) as opened:
+    with closing(databases.open_store(tmp_path / "posts.db", service.SERVICE.migrations)) as opened:
         yield opened
 
 

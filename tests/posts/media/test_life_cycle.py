@@ -31,6 +31,8 @@ from tests.posts.media.mishaps import (
     rows,
 )
 
+pytestmark = pytest.mark.sqlite
+
 Result = TypeVar("Result")
 LIVES = 40
 LIVES_A_TEST = 10

@@ -1,0 +1,590 @@
+"""A service's database on a PostgreSQL server: reads and changes on threads with a connection each.
+
+Changes are transactions of the isolation level SERIALIZABLE, for store functions look first and then act, as if each
+ran alone. Where two at once cannot have run one after the other the server lets one of them fail, and it is made again.
+Reads are single statements, or a snapshot. Commits at the same time share a flush of the server's log by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+import math
+import random
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Concatenate
+
+import peewee
+import psycopg
+from psycopg import conninfo, pq
+from psycopg.types.numeric import Int8Dumper
+
+from chassis import errors, logs, schema
+from chassis.call import current
+from chassis.settings import DatabaseAddress
+from chassis.store import POSTGRESQL, Arguments, Database, Result, Store, run_change, storage_full
+
+# Of the connections of a process one is for long reads and one for leases.
+_OTHER_CONNECTIONS = 2
+# How long a server may be away when a process starts.
+_START_SECONDS = 20.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+# A statement of a call without a deadline ends after so long, and one that only reads.
+_CHANGE_MILLISECONDS, _READ_MILLISECONDS = 60_000, 10_000
+# A change that fails so often because of others is given up.
+_ATTEMPTS = 30
+_LONGEST_RETRY_SECONDS = 0.05
+# One that failed so often waits until no other such change of its process runs.
+_ATTEMPTS_AT_ONCE = 2
+# What a unique index refused may be what the change looked for before, and did not see yet.
+_ATTEMPTS_OF_UNIQUE = 2
+_RECONNECTS = 3
+# How often leases are asked for, and how long the answer holds.
+_LEASE_SECONDS, _LEASE_PROOF_SECONDS = 0.25, 3.0
+_LEASE_FIRST_SECONDS = 1.0
+_MIGRATING = "migrating"
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SERIALIZATION_FAILURE, _DEADLOCK, _UNIQUE_VIOLATION = "40001", "40P01", "23505"
+_DISK_FULL, _QUERY_CANCELED = "53100", "57014"
+# The server stops or starts, or only answers reads: it is the former primary.
+_AWAY = ("57P01", "57P02", "57P03", "25006")
+_AWAY_LATELY = "the server was away a moment ago"
+# What libpq and the server say of a server that may be back in a moment.
+_HEALING = (
+    "refused",
+    "No such file",
+    "timeout",
+    "timed out",
+    "starting up",
+    "shutting down",
+    "not yet accepting",
+    "recovery mode",
+    "too many clients",
+    "remaining connection slots",
+    "closed the connection",
+    "reset by peer",
+    "Temporary failure in name resolution",
+    "No route to host",
+    "unreachable",
+    _AWAY_LATELY,
+)
+# A server that vanished is noticed within some 10 seconds.
+_DEFAULTS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "fallback_application_name": "insta",
+}
+
+log = logs.get(__name__)
+
+
+class CannotConnect(Exception):
+    """The server does not let the suite in, or is away. The text says why, without the password.
+
+    Attributes:
+        healing: Whether it may be otherwise in a moment.
+    """
+
+    def __init__(self, text: str, healing: bool) -> None:
+        super().__init__(text)
+        self.healing = healing
+
+
+class _Mine(threading.local):
+    """What a thread knows of its transaction.
+
+    Attributes:
+        events: How many events it appended.
+        failure: The SQLSTATE of the last statement that failed; "" if the connection did, None if none has.
+        patience: The milliseconds that a statement may take outside of changes; 0: any.
+    """
+
+    events = 0
+    failure: str | None = None
+    patience = _READ_MILLISECONDS
+
+
+class PostgresDatabase(peewee.PostgresqlDatabase, Database):
+    """A database of a PostgreSQL server. Each thread has a connection of its own.
+
+    Attributes:
+        name: What the server calls it.
+    """
+
+    dialect = POSTGRESQL
+    field_types = {**peewee.PostgresqlDatabase.field_types, "ID": "BIGINT"}  # noqa: RUF012 (as peewee's own)
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        super().__init__(str(address), prefer_psycopg3=True)
+        self.mine = _Mine()
+        self._state: Any
+        self._parameters: dict[str, Any] = {**_DEFAULTS, **_parameters(address)}
+        self.name = str(self._parameters["dbname"])
+        self._opened: set[psycopg.Connection[Any]] = set()
+        self._pause = 0.0
+        self._next_try = float("-inf")
+
+    def get_context_options(self) -> dict[str, Any]:
+        return {**super().get_context_options(), "dialect": self.dialect}
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        self.mine.failure = ""
+        # A server that is away is not asked by each call.
+        if time.monotonic() < self._next_try:
+            raise psycopg.OperationalError(_AWAY_LATELY)
+        try:
+            connection = psycopg.connect(**self._parameters, autocommit=True)
+        except psycopg.OperationalError:
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            self._next_try = time.monotonic() + self._pause
+            raise
+        self.mine.failure = None
+        self._pause = 0.0
+        # Or a number would have another type, and each statement another plan, by its size.
+        connection.adapters.register_dumper(int, Int8Dumper)
+        # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that did
+        # would have read what every other change writes.
+        patience = self.mine.patience
+        connection.execute(
+            f"SET statement_timeout = {patience}; SET idle_in_transaction_session_timeout = {_CHANGE_MILLISECONDS};"
+            " SET enable_seqscan = off; SET client_encoding = 'UTF8'"
+        )
+        self._opened.add(connection)
+        return connection
+
+    def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
+        """As peewee's own, without its logs and hooks; it remembers what failed."""
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+            try:
+                return self.connection().execute(sql, params or None)
+            except psycopg.Error as failure:
+                self.mine.failure = failure.sqlstate or ""
+                raise
+
+    def next_event(self) -> int:
+        number = self.mine.events
+        self.mine.events += 1
+        return number
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self.command("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield
+        finally:
+            self.undo()
+
+    def command(self, text: str) -> None:
+        """Run what is no query, one statement or several."""
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+            try:
+                self.connection().execute(text, prepare=False)
+            except psycopg.Error as failure:
+                self.mine.failure = failure.sqlstate or ""
+                raise
+
+    def undo(self) -> None:
+        """End the transaction, if there is one, and whatever happened to it. A connection that is of no use goes."""
+        if self._state.closed:
+            return
+        status = self._state.conn.pgconn.transaction_status
+        if status != pq.TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                self._state.conn.execute("ROLLBACK", prepare=False)
+        if self.mine.failure in _AWAY or self._state.conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the connection of this thread; its next statement opens another."""
+        connection = None if self._state.closed else self._state.conn
+        self._state.reset()
+        if connection is not None:
+            self._opened.discard(connection)
+            connection.close()
+
+    def close_all(self) -> None:
+        """Close the connections of all threads, which do nothing any more."""
+        self._state.reset()
+        for connection in tuple(self._opened):
+            connection.close()
+        self._opened.clear()
+
+
+class _Again(Exception):
+    """A change was undone, and is to be made once more."""
+
+
+class PostgresStore(Store):
+    """The PostgreSQL database of one service.
+
+    Args:
+        migrations_folder: Numbered migrations, applied where they were not yet (`schema.py`).
+        on_commit: Called with 1 for each change that was made lasting, on a thread of the store.
+        connections: So many connections this process has at most.
+
+    Raises:
+        CannotConnect: the server does not let it in, or was away for too long.
+        MigrationFailed: the database could not be brought up to date.
+    """
+
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        migrations_folder: Path,
+        on_commit: Callable[[int], None] = lambda writes: None,
+        connections: int = 10,
+    ) -> None:
+        self._db = PostgresDatabase(address)
+        self._on_commit = on_commit
+        self._closed = False
+        writers = (connections - _OTHER_CONNECTIONS) // 2
+        self._readers = ThreadPoolExecutor(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
+        self._writers = ThreadPoolExecutor(writers, "postgres-writer")
+        self._long_reader = ThreadPoolExecutor(1, "postgres-long-reader", self._have_patience)
+        self._one_by_one = threading.Lock()
+        self._leases = _Leases(self._db)
+        try:
+            self._long_reader.submit(_bring_up_to_date, self._db, str(address), migrations_folder).result()
+        except BaseException:
+            self.close()
+            raise
+
+    async def read(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        return await self._on_thread(self._readers, self._read, partial(query, self._db, *args, **kwargs))
+
+    async def read_long(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        return await self._on_thread(self._long_reader, self._read, partial(query, self._db, *args, **kwargs))
+
+    async def write(
+        self,
+        change: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        call = current.get()
+        recorded = None
+        if call is not None and call.span is not None:
+            recorded = call.span.writing(self._db.name)
+            change = recorded.timed(change, lambda: 1)
+        abandoned = threading.Event()
+        make = partial(self._change, abandoned=abandoned)
+        try:
+            with recorded or nullcontext():
+                return await self._on_thread(self._writers, make, partial(change, self._db, *args, **kwargs))
+        except asyncio.CancelledError:
+            # One that has begun is undone, if it is not being committed.
+            abandoned.set()
+            raise
+
+    def read_now(
+        self,
+        query: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        def read() -> Result:
+            with self._db.snapshot():
+                return query(self._db, *args, **kwargs)
+
+        return self._long_reader.submit(self._read, read).result()
+
+    def write_now(
+        self,
+        change: Callable[Concatenate[Database, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        context = contextvars.copy_context()
+        return self._writers.submit(context.run, self._change, partial(change, self._db, *args, **kwargs)).result()
+
+    def try_lease(self, name: str) -> bool:
+        return self._leases.take(name)
+
+    def is_leased(self, name: str) -> bool:
+        return self.read_now(_is_locked, name)
+
+    def close(self) -> None:
+        self._closed = True
+        for executor in (self._writers, self._readers, self._long_reader):
+            executor.shutdown()
+        self._leases.close()
+        self._db.close_all()
+
+    def _have_patience(self) -> None:
+        self._db.mine.patience = 0
+
+    async def _on_thread(
+        self,
+        executor: ThreadPoolExecutor,
+        run: Callable[[Callable[[], Result]], Result],
+        work: Callable[[], Result],
+    ) -> Result:
+        if self._closed:
+            raise errors.unavailable()
+        # One that is cancelled before a thread takes it up does not begin.
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(executor, context.run, run, work)
+
+    def _read(self, query: Callable[[], Result]) -> Result:
+        for _ in range(_RECONNECTS):
+            self._db.mine.failure = None
+            try:
+                return query()
+            except peewee.PeeweeException as failure:
+                if not self._is_lost():
+                    raise self._judged(failure, math.inf) from failure
+                self._db.drop()
+        raise errors.unavailable()
+
+    def _change(self, change: Callable[[], Result], abandoned: threading.Event | None = None) -> Result:
+        abandoned = abandoned or threading.Event()
+        call = current.get()
+        deadline = math.inf if call is None else call.deadline
+        lost = 0
+        with ExitStack() as turn:
+            for attempt in itertools.count(1):
+                # The clock of event loops.
+                if abandoned.is_set() or time.monotonic() >= deadline:
+                    raise errors.deadline_exceeded()
+                after: list[Callable[[], None]] = []
+                try:
+                    result = self._attempt(change, abandoned, deadline, after, attempt)
+                    break
+                except _Again:
+                    if self._is_lost():
+                        self._db.drop()
+                        lost += 1
+                    if lost >= _RECONNECTS or attempt >= _ATTEMPTS:
+                        log.warning("change given up", attempts=attempt, lost_connections=lost)
+                        raise errors.unavailable() from None
+                    if attempt == _ATTEMPTS_AT_ONCE:
+                        turn.enter_context(self._one_by_one)
+                    time.sleep(random.uniform(0, min(0.001 * 2**attempt, _LONGEST_RETRY_SECONDS)))
+        self._on_commit(1)
+        for callback in after:
+            try:
+                callback()
+            except Exception:
+                log.exception("what follows a commit failed")
+        return result
+
+    def _attempt(
+        self,
+        change: Callable[[], Result],
+        abandoned: threading.Event,
+        deadline: float,
+        after: list[Callable[[], None]],
+        attempt: int,
+    ) -> Result:
+        """Make a change, and commit it.
+
+        Raises:
+            _Again: it was undone because of others, or because the connection broke before its end.
+        """
+        db, mine = self._db, self._db.mine
+        mine.events, mine.failure = 0, None
+        remaining = min((deadline - time.monotonic()) * 1000, _CHANGE_MILLISECONDS)
+        try:
+            db.command(
+                f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {max(math.ceil(remaining), 1)}"
+            )
+            result = contextvars.copy_context().run(run_change, change, after)
+            if mine.failure is not None:
+                raise RuntimeError("a change went on after a statement had failed")
+            if abandoned.is_set():
+                raise errors.deadline_exceeded()
+        except Exception as failure:
+            db.undo()
+            if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK) or self._is_lost():
+                raise _Again from failure
+            if mine.failure == _UNIQUE_VIOLATION and attempt < _ATTEMPTS_OF_UNIQUE:
+                raise _Again from failure
+            if isinstance(failure, StopIteration):
+                # A future takes none.
+                raise RuntimeError("a change raised StopIteration") from failure
+            raise self._judged(failure, deadline) from None
+        try:
+            db.command("COMMIT")
+        except Exception as failure:
+            db.undo()
+            if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK):
+                raise _Again from failure
+            log.error("commit failed", error=_told(failure))
+            if self._is_lost():
+                db.drop()
+            judged = self._judged(failure, deadline)
+            raise (judged if isinstance(judged, errors.Error) else errors.unavailable()) from failure
+        return result
+
+    def _is_lost(self) -> bool:
+        """Whether what failed last on this thread was its connection, or the server on its other end."""
+        return self._db.mine.failure == "" or self._db.mine.failure in _AWAY
+
+    def _judged(self, failure: Exception, deadline: float) -> Exception:
+        """What to tell of a failure."""
+        if not isinstance(failure, peewee.PeeweeException):
+            return failure
+        if self._db.mine.failure == _DISK_FULL:
+            log.error("disk of the database is full")
+            return storage_full()
+        if self._db.mine.failure == _QUERY_CANCELED:
+            return errors.deadline_exceeded()
+        return failure
+
+
+class _Leases:
+    """Advisory locks of a session, on a connection that is kept for nothing else.
+
+    They end with the connection, on the server at once: so a lease counts only while the server answers on it. For a
+    moment two processes may believe that they have it: the offsets that they store tell them apart (`consumer.py`).
+    """
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._wanted: frozenset[str] = frozenset()
+        self._held: frozenset[str] = frozenset()
+        self._proven_at = float("-inf")
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def take(self, name: str) -> bool:
+        """Whether this process has a lease. The first time it is asked for on the spot, and then every now and then."""
+        if name not in self._wanted:
+            with self._changed:
+                self._wanted |= {name}
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._keep, name="postgres-leases", daemon=True)
+                    self._thread.start()
+                self._changed.notify_all()
+                # The thread tells when it has tried.
+                self._changed.wait(_LEASE_FIRST_SECONDS)
+        return name in self._held and time.monotonic() - self._proven_at < _LEASE_PROOF_SECONDS
+
+    def close(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _keep(self) -> None:
+        tried: frozenset[str] = frozenset()
+        while not self._stopping:
+            tried = self._wanted
+            try:
+                self._prove(tried)
+            except peewee.PeeweeException as failure:
+                if self._held:
+                    log.warning("leases lost with the connection to the database", error=_told(failure))
+                self._held = frozenset()
+                self._database.drop()
+            with self._changed:
+                self._changed.notify_all()
+                if tried == self._wanted and not self._stopping:
+                    self._changed.wait(_LEASE_SECONDS)
+        self._database.drop()
+
+    def _prove(self, wanted: frozenset[str]) -> None:
+        """Ask for what is wanted, and see that the server is there to keep what is held."""
+        asked_at = time.monotonic()
+        missing = wanted - self._held
+        if not missing:
+            self._database.execute_sql("SELECT 1")
+        for name in missing:
+            ((locked,),) = self._database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_key(name),)).fetchall()
+            if locked:
+                self._held |= {name}
+        self._proven_at = asked_at
+
+
+def _key(name: str) -> int:
+    """The advisory lock of a name. Locks of one database are no locks of another."""
+    return zlib.crc32(f"insta {name}".encode())
+
+
+def _is_locked(db: Database, name: str) -> bool:
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = 0"
+        " AND objid = %s::bigint::oid AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    return bool(db.execute_sql(query, (_key(name),)).fetchall()[0][0])
+
+
+def _bring_up_to_date(db: PostgresDatabase, name: str, folder: Path) -> None:
+    """Connect, and apply what is new in the schema: of several processes at once, one does.
+
+    CockroachDB has no advisory locks: there a table of locks would have to take their place, here and in `_Leases`.
+    """
+    _wait_for(db, name)
+    key = _key(_MIGRATING)
+    db.execute_sql("SELECT pg_advisory_lock(%s)", (key,))
+    try:
+        schema.bring_up_to_date(db, name, folder)
+    finally:
+        # A connection that broke has given it back.
+        with suppress(peewee.PeeweeException):
+            db.execute_sql("SELECT pg_advisory_unlock(%s)", (key,))
+
+
+def _wait_for(db: PostgresDatabase, name: str) -> None:
+    """Wait until the server answers.
+
+    Raises:
+        CannotConnect: it does not, or not within `_START_SECONDS`, or it refuses.
+    """
+    end = time.monotonic() + _START_SECONDS
+    told = False
+    while True:
+        try:
+            db.connect(reuse_if_open=True)
+            return
+        except peewee.PeeweeException as failure:
+            why = _told(failure)
+        healing = any(text in why for text in _HEALING)
+        if not healing or time.monotonic() >= end:
+            raise CannotConnect(why, healing)
+        if not told:
+            log.warning("waiting for the database server", database=name, seconds=int(_START_SECONDS), error=why)
+            told = True
+        time.sleep(_LONGEST_PAUSE_SECONDS)
+
+
+def _parameters(address: DatabaseAddress) -> dict[str, Any]:
+    """What an address says, as libpq knows it."""
+    try:
+        return conninfo.conninfo_to_dict(address.url)
+    except psycopg.ProgrammingError as failure:
+        # Of what cannot be read, it tells parts that may be the password's.
+        known = str(failure).startswith("invalid URI query parameter")
+        text = str(failure).strip() if known else "PostgreSQL cannot read this address"
+        raise CannotConnect(text, healing=False) from None
+
+
+def _told(failure: BaseException) -> str:
+    """What a failure says, in a line, and without the values of rows."""
+    cause = failure.args[0] if failure.args and isinstance(failure.args[0], psycopg.Error) else failure
+    primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    return " ".join((primary or str(cause)).split())

@@ -1,0 +1,332 @@
+"""A store on a PostgreSQL server: changes at the same time, commits out of order, servers that go away, leases."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+from google.protobuf import wrappers_pb2
+
+from chassis import errors, events
+from chassis.consumer import Consumer, Cursor
+from chassis.events import EventLog, LoggedEvent
+from chassis.postgres import CannotConnect, PostgresStore
+from chassis.query import compiled, param
+from chassis.settings import DatabaseAddress
+from chassis.store import Database, after_commit
+from tests import postgres_server
+from tests.chassis import items
+from tests.chassis.test_consumer import all_events, name_of
+from tests.people import until
+from tests.postgres_server import Server
+
+pytestmark = postgres_server.needed
+_CONNECTIONS = 10
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres_server.running() as started:
+        yield started
+
+
+@pytest.fixture
+def address(server: Server, tmp_path: Path) -> DatabaseAddress:
+    """A new database."""
+    return DatabaseAddress(server.database(tmp_path.name))
+
+
+def open_store(address: DatabaseAddress) -> PostgresStore:
+    """A database of items with an event log."""
+
+    def make_tables(db: Database) -> None:
+        tables = [LoggedEvent, EventLog, Cursor]
+        with db.bind_ctx(tables):
+            db.create_tables(tables)
+        events.begin(db)
+
+    store = PostgresStore(address, items.MIGRATIONS, connections=_CONNECTIONS)
+    store.write_now(make_tables)
+    return store
+
+
+@pytest_asyncio.fixture
+async def store(address: DatabaseAddress) -> AsyncIterator[PostgresStore]:
+    opened = open_store(address)
+    yield opened
+    opened.close()
+
+
+_rename = compiled(items.Item.update(name=param("new")).where(items.Item.name == param("old")))
+
+
+def append(db: Database, name: str) -> None:
+    events.append(db, wrappers_pb2.StringValue(value=name))
+
+
+class Slow:
+    """A change that appends an event, and then waits until it is to commit."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._appended, self._ending = threading.Event(), threading.Event()
+
+    def run(self, db: Database) -> None:
+        append(db, self._name)
+        self._appended.set()
+        self._ending.wait(30)
+
+    async def appended(self) -> None:
+        await asyncio.to_thread(self._appended.wait, 30)
+
+    def end(self) -> None:
+        self._ending.set()
+
+
+async def test_a_reader_misses_nothing_where_commits_overtake_each_other(store: PostgresStore) -> None:
+    """The event with the smaller offset is committed after one with a greater, while a consumer reads."""
+    read: list[str] = []
+
+    async def compare() -> None:
+        raise AssertionError("nothing was missed")
+
+    consumer = Consumer(
+        store,
+        "itself",
+        lambda offset, limit: store.read(events.read, offset, 0, limit),
+        lambda db, event: read.append(name_of(event)),
+        compare,
+        lambda lag: None,
+    )
+    slow = Slow("early")
+    writing = asyncio.ensure_future(store.write(slow.run))
+    await slow.appended()
+    await store.write(append, "late")
+    held_back = await store.read(events.read, 0, 0, 10)
+    await consumer.step()
+    read_before = read.copy()
+    slow.end()
+    await writing
+    await consumer.step()
+
+    early, late = await all_events(store)
+    assert (held_back.events, read_before, read) == ([], [], ["early", "late"])
+    assert [name_of(early), name_of(late)] == ["early", "late"]
+    # Who had nothing to read was sent no further than where the first of them came.
+    assert held_back.next_offset < early.offset < late.offset
+
+
+async def test_the_head_of_a_log_that_holds_something_back_is_not_where_its_reader_is(store: PostgresStore) -> None:
+    await store.write(append, "first")
+    (first,) = await all_events(store)
+    slow = Slow("early")
+    writing = asyncio.ensure_future(store.write(slow.run))
+    await slow.appended()
+
+    nothing_new = await store.read(events.read, first.offset, 0, 10)
+    await store.write(append, "late")
+    held_back = await store.read(events.read, first.offset, 0, 10)
+    slow.end()
+    await writing
+
+    assert nothing_new.head_offset == first.offset
+    assert held_back.head_offset > first.offset
+
+
+async def test_many_writers_at_once_lose_no_event_to_a_reader(store: PostgresStore) -> None:
+    count = 400
+    read: list[str] = []
+
+    async def follow() -> None:
+        offset = 0
+        while len(read) < count:
+            batch = await store.read(events.read, offset, 0, 50)
+            assert batch.next_offset >= offset
+            read.extend(map(name_of, batch.events))
+            offset = batch.next_offset
+
+    following = asyncio.ensure_future(follow())
+    await asyncio.gather(*(store.write(append, str(number)) for number in range(count)))
+    await asyncio.wait_for(following, 30)
+
+    assert sorted(read, key=int) == list(map(str, range(count)))
+
+
+async def test_of_two_changes_that_look_first_and_then_act_one_sees_what_the_other_did(store: PostgresStore) -> None:
+    """Each adds an item if there is one only."""
+    both = threading.Barrier(2)
+    begun = set()
+
+    def add_if_alone(db: Database, name: str) -> bool:
+        alone = items.count(db) == 1
+        if name not in begun:
+            begun.add(name)
+            both.wait(10)
+        if alone:
+            items.add(db, name)
+        return alone
+
+    added = await asyncio.gather(*(store.write(add_if_alone, name) for name in ("one", "two")))
+
+    assert sorted(added) == [False, True]
+    assert await store.read(items.count) == 2
+
+
+async def test_what_follows_a_commit_follows_once_though_the_change_was_made_again(store: PostgresStore) -> None:
+    told: list[str] = []
+    runs = 0
+
+    def rename(db: Database, name: str) -> None:
+        nonlocal runs
+        runs += 1
+        count = items.count(db)
+        after_commit(lambda: told.append(name))
+        items.rename_first(db, f"{name} of {count}")
+
+    names = [f"name {number}" for number in range(60)]
+    await asyncio.gather(*(store.write(rename, name) for name in names))
+
+    assert sorted(told) == sorted(names)
+    assert runs > len(names), "no two changes met"
+
+
+async def test_of_two_changes_that_wait_for_each_other_both_are_made(store: PostgresStore) -> None:
+    await store.write(items.add, "second")
+    both = threading.Barrier(2)
+    begun = set()
+
+    def rename(db: Database, first: str, second: str) -> None:
+        _rename.run(db, old=first, new=first.upper())
+        if first not in begun:
+            begun.add(first)
+            both.wait(10)
+        _rename.run(db, old=second, new=second.upper())
+
+    await asyncio.gather(store.write(rename, "first", "second"), store.write(rename, "second", "first"))
+
+    assert await store.read(items.names) == ["FIRST", "SECOND"]
+
+
+async def test_connections_that_were_cut_are_opened_again_and_nobody_notices(
+    store: PostgresStore, address: DatabaseAddress
+) -> None:
+    await asyncio.gather(*(store.write(items.add, f"before {number}") for number in range(20)))
+    await asyncio.gather(*(store.read(items.count) for _ in range(20)))
+    with closing(psycopg.connect(address.url, autocommit=True)) as operator:
+        operator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    await asyncio.gather(*(store.write(items.add, f"after {number}") for number in range(20)))
+
+    assert await store.read(items.count) == 41
+    assert await store.read_long(items.count) == 41
+
+
+async def test_a_lease_is_one_processs_and_lost_with_the_connection(
+    store: PostgresStore, address: DatabaseAddress
+) -> None:
+    other = open_store(address)
+    try:
+        assert store.try_lease("work")
+        assert not other.try_lease("work")
+        assert other.is_leased("work")
+        assert not other.is_leased("something else")
+        with closing(psycopg.connect(address.url, autocommit=True)) as operator:
+            operator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+
+        async def somebody_has_it() -> bool:
+            return store.try_lease("work") != other.try_lease("work")
+
+        # Whoever is faster.
+        await until(somebody_has_it)
+    finally:
+        other.close()
+
+    async def has_it() -> bool:
+        return store.try_lease("work")
+
+    await until(has_it)
+
+
+async def test_a_server_that_crashes_and_comes_back_is_told_of_and_used_again(tmp_path: Path) -> None:
+    with postgres_server.running(durable=True) as server:
+        address = DatabaseAddress(server.database("items"))
+        store = open_store(address)
+        try:
+            await store.write(items.add, "before")
+            server.stop(signal.SIGQUIT)
+
+            with pytest.raises(errors.Unavailable):
+                await store.write(items.add, "meanwhile")
+            with pytest.raises(errors.Unavailable):
+                await store.read(items.count)
+            server.start()
+
+            async def works() -> bool:
+                try:
+                    await store.write(items.add, "after")
+                except errors.Unavailable:
+                    return False
+                return True
+
+            await until(works)
+            assert await store.read(items.names) == ["first", "before", "after"]
+        finally:
+            store.close()
+
+
+async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_new(
+    server: Server, address: DatabaseAddress
+) -> None:
+    with closing(open_store(address)) as store:
+        await store.write(append, "one")
+        epoch = (await store.read(events.read, 0, 0, 10)).epoch
+        newest = await store.write(items.add, "newest")
+    copied = DatabaseAddress(server.database("copy", template=address))
+
+    with closing(open_store(address)) as store, closing(open_store(copied)) as copy:
+        same, other = await store.read(events.read, 0, 0, 10), await copy.read(events.read, 0, 0, 10)
+        assert (same.epoch, len(same.events)) == (epoch, 1)
+        assert other.epoch != epoch
+        assert (other.events, other.floor_offset) == ([], 1)
+        assert await copy.write(items.add, "next") > newest + 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"password": "wrong"}, "password authentication failed"),
+        ({"database": "nowhere"}, "does not exist"),
+        ({"user": "nobody"}, "password authentication failed"),
+    ],
+    ids=["password", "database", "user"],
+)
+def test_who_is_not_let_in_is_told_why_at_once_and_without_the_password(
+    server: Server, wrong: dict[str, str], said: str
+) -> None:
+    with pytest.raises(CannotConnect, match=said) as refused:
+        PostgresStore(DatabaseAddress(server.url(**wrong)), items.MIGRATIONS)
+
+    assert not refused.value.healing
+    assert "wrong" not in str(refused.value)
+
+
+def test_an_address_as_a_text_has_no_password() -> None:
+    address = DatabaseAddress("postgresql://insta:secret@there:5432/users?sslmode=require&password=another")
+
+    for text in (str(address), repr(address), f"{address}"):
+        assert "secret" not in text
+        assert "another" not in text
+    assert "there:5432/users" in str(address)

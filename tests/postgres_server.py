@@ -1,0 +1,190 @@
+"""A PostgreSQL server for tests, in a temporary folder and on a port of its own, and databases on it.
+
+    with running() as server: server.address(path)
+
+`make test DB=postgresql` runs the tests on one: `INSTA_TEST_POSTGRES` says where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from chassis.settings import DatabaseAddress
+
+VARIABLE = "INSTA_TEST_POSTGRES"
+PASSWORD = "correct-horse"
+_USER = "insta"
+_START_SECONDS = 60
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "500",
+    "shared_buffers": "64MB",
+    "max_pred_locks_per_transaction": "256",
+    "autovacuum_naptime": "5min",
+    # Those who look how two transactions wait for each other do not wait long.
+    "deadlock_timeout": "200ms",
+}
+# What is lost with the power is of no interest to most tests.
+_HURRIED = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+
+
+class Server:
+    """A server that runs.
+
+    Attributes:
+        port: On 127.0.0.1.
+        folder: Of its data and its log.
+    """
+
+    def __init__(self, folder: Path, port: int, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self.port = port
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [_binary("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder)]
+        for name, value in self._settings.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **_unprivileged())
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            with suppress(psycopg.OperationalError), closing(psycopg.connect(url(self.port, "postgres"))):
+                return
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: with SIGINT at once and in order, with SIGQUIT as if it had crashed."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(60)
+            self._process = None
+
+    def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
+        """The address of a database."""
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def database(self, name: str, template: DatabaseAddress | None = None) -> str:
+        """Make a database, empty or as a copy that nobody is connected to. Its address."""
+        of = "" if template is None else f'TEMPLATE "{template.url.rpartition("/")[2]}"'
+        with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" {of}')
+        return self.url(name)
+
+
+def url(port: int, database: str) -> str:
+    """The address of a database on a server of this user."""
+    return f"postgresql://{_USER}:{PASSWORD}@127.0.0.1:{port}/{database}"
+
+
+def address(path: Path) -> str:
+    """The address of the database that takes the place of a file. It is made at the first mention."""
+    server = os.environ[VARIABLE]
+    name = f"t{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:20]}"
+    made = url(int(server), name)
+    try:
+        psycopg.connect(made).close()
+    except psycopg.OperationalError:
+        # Another process may be faster.
+        faster = suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
+        with closing(psycopg.connect(url(int(server), "postgres"), autocommit=True)) as connection, faster:
+            connection.execute(f'CREATE DATABASE "{name}"')
+    return made
+
+
+@contextmanager
+def running(*, durable: bool = False, certificate: Path | None = None) -> Iterator[Server]:
+    """A new server.
+
+    Args:
+        durable: What it has committed outlives its crash.
+        certificate: A folder of tls.crt and tls.key, which it shows its clients.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
+    user = _unprivileged()
+    try:
+        if user:
+            os.chown(folder, user["user"], user["group"])
+        with tempfile.NamedTemporaryFile("w", dir=folder) as secret:
+            secret.write(PASSWORD)
+            secret.flush()
+            os.chmod(secret.name, 0o644)
+            initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
+            options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
+            subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
+        settings = {**_SETTINGS, **({} if durable else _HURRIED)}
+        if certificate is not None:
+            settings |= {"ssl": "on", **_given(certificate, folder, user)}
+        server = Server(folder, _free_port(), settings)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:
+    """Settings for copies that nobody but the server can read, as it wants them."""
+    settings = {"ssl_cert_file": folder / "tls.crt", "ssl_key_file": folder / "tls.key"}
+    for path in settings.values():
+        shutil.copy(certificate / path.name, path)
+        path.chmod(0o600)
+        if user:
+            os.chown(path, user["user"], user["group"])
+    return {name: str(path) for name, path in settings.items()}
+
+
+def _binary(name: str) -> str:
+    """A program of PostgreSQL's. Debian does not put the server's in the path."""
+    if found := shutil.which(name):
+        return found
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
+    if not versions:
+        raise AssertionError(f"{name} is not installed: install a PostgreSQL server, or put its programs in the path")
+    return str(versions[-1])
+
+
+def _unprivileged() -> dict[str, int]:
+    """Whom to run the server as: it refuses to run as root."""
+    if os.getuid():
+        return {}
+    entry = pwd.getpwnam("nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid}
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_installed() -> bool:
+    try:
+        return bool(_binary("postgres"))
+    except AssertionError:
+        return False
+
+
+# Of tests that start a server of their own wherever they run.
+needed = pytest.mark.skipif(not _is_installed(), reason="needs a PostgreSQL server that is installed")
