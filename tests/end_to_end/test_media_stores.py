@@ -225,7 +225,8 @@ async def test_the_bucket_refuses_what_was_not_announced(bucket: S3Server, dan: 
         post(started, data, key="suite/another/place"),
     ):
         assert 400 <= refused.status < 500, refused
-    assert keys(bucket) == before
+    # What others have finished is deleted meanwhile.
+    assert keys(bucket) <= before
     assert told(await failure(finish(dan, started))) == UPLOAD_MISSING
 
 
