@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
-from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -81,10 +80,10 @@ class Seed:
         return followees
 
 
-def fill(data: Path, seed: Rows) -> None:
+def fill(settings: Settings, seed: Rows) -> None:
     """Put rows into the databases of a suite, which are empty or not there."""
     now = clock.now()
-    with bulk.open_stores(Settings(data=data)) as stores:
+    with bulk.open_stores(settings) as stores:
         users, posts, social = stores["users"], stores["posts"], stores["social"]
         _load(users, range(1, seed.users + 1), add_people)
         titles = ((author, TITLE.format(number)) for number, author in enumerate(seed.authors))

@@ -29,6 +29,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
+def title(pid: int) -> str:
+    """What a process calls itself: its command line, or what it put in its place. Empty: it is gone."""
+    with suppress(*_GONE):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
 def disk_seconds(core: int) -> float:
     """How long a core had nothing to do until a disk would be done."""
     for line in Path("/proc/stat").read_text().splitlines():

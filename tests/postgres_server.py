@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -71,6 +71,12 @@ class Server:
                 raise AssertionError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that started all others."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it: with SIGINT at once and in order, with SIGQUIT as if it had crashed."""
         if self._process is not None:
@@ -81,6 +87,17 @@ class Server:
     def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
         """The address of a database."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def run(self, statement: str, each_database: bool = False) -> None:
+        """Run a statement on the server, or in each database but the templates."""
+        names = ["postgres"]
+        if each_database:
+            with closing(psycopg.connect(self.url())) as connection:
+                found = connection.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+                names = [name for (name,) in found]
+        for name in names:
+            with closing(psycopg.connect(self.url(name), autocommit=True)) as connection:
+                connection.execute(statement)
 
     def database(self, name: str, template: DatabaseAddress | None = None) -> str:
         """Make a database, empty or as a copy that nobody is connected to. Its address."""
@@ -111,14 +128,22 @@ def address(path: Path) -> str:
 
 
 @contextmanager
-def running(*, durable: bool = False, certificate: Path | None = None) -> Iterator[Server]:
+def running(
+    *,
+    durable: bool = False,
+    certificate: Path | None = None,
+    folder: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """A new server.
 
     Args:
         durable: What it has committed outlives its crash.
         certificate: A folder of tls.crt and tls.key, which it shows its clients.
+        folder: In which its own is made. None: where the system keeps what is temporary.
+        settings: Beside its usual ones, or in place of them.
     """
-    folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="insta-postgres-", dir=folder)).absolute()
     user = _unprivileged()
     try:
         if user:
@@ -130,7 +155,7 @@ def running(*, durable: bool = False, certificate: Path | None = None) -> Iterat
             initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
             options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        settings = {**_SETTINGS, **({} if durable else _HURRIED)}
+        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(settings or {})}
         if certificate is not None:
             settings |= {"ssl": "on", **_given(certificate, folder, user)}
         server = Server(folder, _free_port(), settings)
