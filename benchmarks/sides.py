@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from benchmarks import load, processes
 from chassis.settings import DatabaseAddress, Settings, database_variable
@@ -124,7 +125,8 @@ def apart(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[
 
 def suite_settings(data: Path, databases: Mapping[str, DatabaseAddress] = NO_DATABASES) -> Settings:
     """The settings of a suite, as far as they say where its databases are."""
-    return Settings(data=data, **{f"{name}_database_url": address for name, address in databases.items()})
+    addresses: dict[str, Any] = {f"{name}_database_url": address for name, address in databases.items()}
+    return Settings(data=data, **addresses)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -168,7 +169,7 @@ def running(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:
+def _given(certificate: Path, folder: Path, user: dict[str, Any]) -> dict[str, str]:
     """Settings for copies that nobody but the server can read, as it wants them."""
     settings = {"ssl_cert_file": folder / "tls.crt", "ssl_key_file": folder / "tls.key"}
     for path in settings.values():
@@ -189,7 +190,7 @@ def _binary(name: str) -> str:
     return str(versions[-1])
 
 
-def _unprivileged() -> dict[str, int]:
+def _unprivileged() -> dict[str, Any]:
     """Whom to run the server as: it refuses to run as root."""
     if os.getuid():
         return {}

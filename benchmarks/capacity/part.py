@@ -164,13 +164,13 @@ class _Suite:
             account = accounts_pb2.RegisterRequest(username="ana", email="ana@example.com", password=_PASSWORD)
             await accounts.Register(account, timeout=20)
             # The first takes what the next ones do not.
-            await media.uploaded(images, photo, token)
+            await media.upload(images, photo, token)
 
             async def log_in() -> None:
                 await accounts.Login(accounts_pb2.LoginRequest(login="ana", password=_PASSWORD), timeout=20)
 
             async def upload() -> None:
-                await media.uploaded(images, photo, token)
+                await media.upload(images, photo, token)
 
             stored = _size(kept)
             for kind, what, times in (("Login", log_in, _LOGINS), ("UploadMedia", upload, _UPLOADS)):
