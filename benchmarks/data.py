@@ -95,11 +95,10 @@ def fill(settings: Settings, seed: Rows) -> None:
 
 
 def add_people(user_ids: Sequence[int], db: Database) -> None:
-    """Add accounts named u1, u2 and so on, to which nobody can log in."""
+    """Add accounts named u1, u2 and so on, to which nobody can log in; of empty databases these are their ids."""
     now = clock.now()
     rows: Iterable[dict[Any, Any]] = (
         {
-            User.id: user_id,
             User.username: f"u{user_id}",
             User.username_key: f"u{user_id}",
             User.email: f"u{user_id}@example.com",

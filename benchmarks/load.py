@@ -269,7 +269,7 @@ def main() -> None:
     load = Load(**{**given, "calls": [Call(*each) for each in given["calls"]]})
     if load.core is not None:
         os.sched_setaffinity(0, {load.core})
-    json.dump(uvloop.run(_run(load)), sys.stdout)
+    sys.stdout.write(json.dumps(uvloop.run(_run(load))))
 
 
 if __name__ == "__main__":

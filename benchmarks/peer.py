@@ -64,9 +64,11 @@ def prepare(folder: Path, programs: Path, seed: Seed) -> None:
 def prepare_on_server(folder: Path, programs: Path, seed: Seed, url: str) -> None:
     """Make a folder with the server's code, and fill its database on a PostgreSQL server, which is empty."""
     shutil.copytree(SOURCE, folder)
-    command = [str(programs / "python"), "manage.py", "seed", f"--users={seed.users}", f"--posts={seed.posts}"]
     environment = {**os.environ, DATABASE_URL: url}
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    # First what others refer to, which SQLite does not ask for.
+    for command in (["migrate", "auth"], ["seed", f"--users={seed.users}", f"--posts={seed.posts}"]):
+        manage = [str(programs / "python"), "manage.py", *command]
+        subprocess.run(manage, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     with closing(psycopg.connect(url, autocommit=True)) as database, database.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO app_postcomment (comment_text, created_at, updated_at, user_id, post_id)"

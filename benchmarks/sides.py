@@ -66,7 +66,9 @@ class Side:
 
     def database_seconds(self) -> float:
         """What all processes of its database server have used of the processor."""
-        return 0.0 if self.database is None else sum(map(processes.cpu_seconds, processes.tree(self.database)))
+        if self.database is None:
+            return 0.0
+        return sum(processes.living_seconds(self.database).values()) + processes.ended_seconds(self.database)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -45,9 +45,10 @@ def test_a_database_takes_as_many_servers_as_its_scarcest_limit_asks_for() -> No
     few, many = (model.need(PEOPLE * times, COSTS, 0, HABITS) for times in (1, 100_000))
 
     assert few.shards("social") == 1
-    # 200,000 commits a second of 20,000.
-    assert many.shards("social") == max(10, -(-many.processes * COSTS.connections // 1_000))
-    assert many.shards("users") == -(-many.processes * COSTS.connections // 1_000)
+    # 3.5 billion people store 2.5 petabytes in two years, 8 TB to a server.
+    assert many.shards("social") == 316
+    # 2,334 processes have 10 connections each, of which a server takes 1,000.
+    assert many.shards("users") == 24
 
 
 def test_what_ends_first_comes_first() -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks on PostgreSQL: what a call costs of the suite and of the server stand apart. How fast, no test says."""
+"""The benchmarks on PostgreSQL: what calls cost of the suite and of the server stand apart. How fast, no test says."""
 
 from __future__ import annotations
 

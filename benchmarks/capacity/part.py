@@ -43,7 +43,9 @@ _MOST_PER_SECOND = 3_000
 _CHANNELS = 8
 # One after the other: each takes long.
 _LOGINS, _UPLOADS = 5, 3
-_PASSWORD = "correct-horse-battery"
+_ACCOUNT = accounts_pb2.RegisterRequest(
+    username="ana", email="ana@example.com", password="correct-horse-battery", first_name="Ana", last_name="Lima"
+)
 
 
 @dataclass
@@ -161,13 +163,14 @@ class _Suite:
         (token,) = data.bearers(self._settings, self._sources.people[:1])
         async with grpc.aio.insecure_channel(self.side.address) as channel:
             accounts, images = accounts_pb2_grpc.AccountServiceStub(channel), media_pb2_grpc.MediaServiceStub(channel)
-            account = accounts_pb2.RegisterRequest(username="ana", email="ana@example.com", password=_PASSWORD)
-            await accounts.Register(account, timeout=20)
+            await accounts.Register(_ACCOUNT, timeout=20)
             # The first takes what the next ones do not.
             await media.upload(images, photo, token)
 
             async def log_in() -> None:
-                await accounts.Login(accounts_pb2.LoginRequest(login="ana", password=_PASSWORD), timeout=20)
+                await accounts.Login(
+                    accounts_pb2.LoginRequest(login=_ACCOUNT.username, password=_ACCOUNT.password), timeout=20
+                )
 
             async def upload() -> None:
                 await media.upload(images, photo, token)

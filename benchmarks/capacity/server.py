@@ -49,9 +49,8 @@ class Tally:
 def tally(server: Server) -> Tally:
     """What it did until now."""
     seconds = dict.fromkeys(DATABASES, 0.0)
-    nobodys = 0.0
-    for pid in processes.tree(server.pid):
-        used = processes.cpu_seconds(pid)
+    nobodys = processes.ended_seconds(server.pid)
+    for pid, used in processes.living_seconds(server.pid).items():
         words = processes.title(pid).split()
         name = words[_DATABASE_WORD] if len(words) > _DATABASE_WORD else ""
         if name in seconds:
