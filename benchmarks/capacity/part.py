@@ -46,6 +46,7 @@ _LOGINS, _UPLOADS = 5, 3
 _ACCOUNT = accounts_pb2.RegisterRequest(
     username="ana", email="ana@example.com", password="correct-horse-battery", first_name="Ana", last_name="Lima"
 )
+_LOGIN = accounts_pb2.LoginRequest(login=_ACCOUNT.username, password=_ACCOUNT.password)
 
 
 @dataclass
@@ -168,9 +169,7 @@ class _Suite:
             await media.upload(images, photo, token)
 
             async def log_in() -> None:
-                await accounts.Login(
-                    accounts_pb2.LoginRequest(login=_ACCOUNT.username, password=_ACCOUNT.password), timeout=20
-                )
+                await accounts.Login(_LOGIN, timeout=20)
 
             async def upload() -> None:
                 await media.upload(images, photo, token)
