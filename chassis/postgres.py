@@ -156,10 +156,12 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         connection.adapters.register_dumper(int, Int8Dumper)
         # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that did
         # would have read what every other change writes.
+        # A table of a row or two is read whole nevertheless, at a cost that looks so high to the planner that it would
+        # have the statement compiled, for tens of milliseconds.
         patience = self.mine.patience
         connection.execute(
             f"SET statement_timeout = {patience}; SET idle_in_transaction_session_timeout = {_CHANGE_MILLISECONDS};"
-            " SET enable_seqscan = off; SET client_encoding = 'UTF8'"
+            " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8'"
         )
         self._opened.add(connection)
         return connection
