@@ -172,8 +172,9 @@ def renew(db: Database) -> None:
 
 
 def is_at_home(db: Database) -> bool:
-    """Whether the log is one of this server, and not restored from a dump of another."""
-    return state(db).epoch.endswith(_home(db))
+    """Whether the log is one of this server, or was never used, and not restored from a dump of another."""
+    epoch = state(db).epoch
+    return not epoch or epoch.endswith(_home(db))
 
 
 def carry_on(db: Database) -> None:

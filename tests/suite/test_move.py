@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from chassis import events
+from chassis.background import ERASURE
 from chassis.call import Caller
 from chassis.settings import from_environment
 from insta.gateway.v1 import accounts_pb2, posts_pb2
@@ -67,11 +68,16 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+def to(server: Server, data: Path, test: Path, *names: str) -> dict[str, str]:
+    """An environment for moving some databases of a folder to new ones on the server. Each takes 8 MB."""
+    urls = {f"INSTA_{name.upper()}_DATABASE_URL": server.database(f"{test.name}_{name}") for name in names}
+    return environment(data, **urls)
+
+
 @pytest.fixture
 def given(server: Server, network: Path, tmp_path: Path) -> dict[str, str]:
-    """An environment for moving the network to new databases on the server."""
-    urls = {f"INSTA_{name.upper()}_DATABASE_URL": server.database(f"{tmp_path.name}_{name}") for name in DATABASES}
-    return environment(network, **urls)
+    """An environment for moving the accounts of the network."""
+    return to(server, network, tmp_path, "users")
 
 
 def opened(given: Mapping[str, str], name: str) -> Any:
@@ -100,6 +106,14 @@ def refused(given: Mapping[str, str], *arguments: str) -> str:
 def run_on(url: str, statement: str) -> None:
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute(statement)
+
+
+def copied(network: Path, folder: Path) -> Path:
+    """A folder with accounts that a test changes."""
+    folder.mkdir(exist_ok=True)
+    with closing(apsw.Connection(str(network / "users.db"))) as source:
+        source.execute("VACUUM INTO ?", (str(folder / "users.db"),))
+    return folder
 
 
 def url_of(given: Mapping[str, str], name: str) -> str:
@@ -159,11 +173,12 @@ async def test_people_go_on_where_their_network_was_moved(server: Server, tmp_pa
         given = dict(suite.environment)
     with closing(opened(given, "users")) as users:
         # Nobody has heard of it yet.
-        users.write_now(accounts.delete, Caller(gone.id), gone.id)
-    urls = {f"INSTA_{name.upper()}_DATABASE_URL": server.database(f"{tmp_path.name}_{name}") for name in DATABASES}
+        users.write_now(accounts.delete, Caller(gone.id, session_id=gone.session_id), gone.id)
+    there = to(server, data, tmp_path, *DATABASES)
 
-    moved({**given, **urls})
+    moved(there)
 
+    urls = {f"INSTA_{name.upper()}_DATABASE_URL": url_of(there, name) for name in DATABASES}
     with running("together", data, superuser=False, **urls) as suite:
         people = People(suite.address)
         again = Person(people.channel, ana.id, ana.username, ana.token)
@@ -186,28 +201,22 @@ async def test_people_go_on_where_their_network_was_moved(server: Server, tmp_pa
         assert "comparing instead" not in suite.log.read_text()
 
 
-def test_what_is_moved_there_and_back_is_the_same(given: dict[str, str], network: Path, tmp_path: Path) -> None:
+def test_what_is_moved_there_and_back_is_the_same(server: Server, network: Path, tmp_path: Path) -> None:
     before = everything(network)
+    given, back = to(server, network, tmp_path, *DATABASES), tmp_path / "back"
+    back.mkdir()
+    # Left by one that was killed.
+    (back / "social.db.moving").write_text("half a database")
 
     said = moved(given)
 
     assert all(f"{name}: from {network}" in said for name in DATABASES)
     assert str(network / "media") in said
     assert everything(network) == before
-    moved(given, *TO_FILES, f"sqlite:{tmp_path / 'back'}")
-    assert everything(tmp_path / "back") == before
-    audit = insta_here("audit", environment=environment(tmp_path / "back", INSTA_MEDIA_URL=f"file:{network / 'media'}"))
-    assert audit.returncode == 0, audit.stdout + audit.stderr
-
-
-def test_one_service_goes_to_a_database_that_is_named(given: dict[str, str], network: Path) -> None:
-    url = url_of(given, "users")
-    given = {name: value for name, value in given.items() if not name.endswith("_DATABASE_URL")}
-
-    said = moved(given, "users", "--from", "sqlite", "--to", url)
-
-    assert "INSTA_USERS_DATABASE_URL" in said
-    assert rows_on(url)
+    moved(given, *TO_FILES, f"sqlite:{back}")
+    assert everything(back) == before
+    assert not list(back.glob("*.moving*"))
+    assert {path.stat().st_mode & 0o777 for path in back.glob("*.db")} == {0o600}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +232,11 @@ def test_one_service_goes_to_a_database_that_is_named(given: dict[str, str], net
         (("users", "--from", f"sqlite:{__file__}"), "is no folder"),
     ],
 )
-def test_places_that_do_not_work_are_refused(given: dict[str, str], arguments: tuple[str, ...], said: str) -> None:
+def test_places_that_do_not_work_are_refused(
+    server: Server, network: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    given = environment(network, INSTA_USERS_DATABASE_URL=server.url())
+
     assert said in refused(given, *arguments)
     assert not Path("nowhere").exists()
 
@@ -249,66 +262,66 @@ def test_a_server_that_is_away_is_told_of_at_once(server: Server, network: Path)
 
 
 def test_no_database_is_moved_that_a_suite_runs_on(given: dict[str, str], network: Path) -> None:
-    with data_lock(from_environment(environment(network)), SERVICES["posts"]):
-        assert "the posts service is running" in refused(given)
-    moved(given, "posts")
-    with closing(opened(given, "posts")) as posts:
-        assert posts.try_lease("erasure")
-        assert "a suite is running" in refused(given, "posts", *TO_FILES, "sqlite:elsewhere")
+    with data_lock(from_environment(environment(network)), SERVICES["users"]):
+        assert "the users service is running" in refused(given)
+    with closing(opened(given, "users")) as users:
+        assert users.try_lease(ERASURE)
+        assert "a suite is running" in refused(given)
+        assert "a suite is running" in refused(given, *TO_FILES, "sqlite:elsewhere")
+    assert rows_on(url_of(given, "users")) == 0
 
 
-def test_a_database_is_only_moved_into_an_empty_one(given: dict[str, str], network: Path, tmp_path: Path) -> None:
-    moved(given, "users")
-    rows = rows_on(url_of(given, "users"))
+def test_a_database_is_only_moved_into_an_empty_one(
+    server: Server, given: dict[str, str], network: Path, tmp_path: Path
+) -> None:
+    moved(given)
+    url = url_of(given, "users")
+    rows = rows_on(url)
 
-    assert "there are data in" in refused(given, "users")
-    assert "no empty database of the posts service" in refused(
-        {**given, "INSTA_POSTS_DATABASE_URL": url_of(given, "users")}
-        | {"INSTA_USERS_DATABASE_URL": url_of(given, "posts")},
-        "posts",
-    )
+    assert "there are data in" in refused(given)
+    others = environment(network, INSTA_POSTS_DATABASE_URL=url)
+    assert "no empty database of the posts service" in refused(others)
+    assert f"there is a {network / 'users.db'} already" in refused(given, *TO_FILES, "sqlite")
+    assert rows_on(url) == rows
+    given = to(server, network, tmp_path, "social")
     run_on(url_of(given, "social"), "CREATE TABLE theirs (id bigint)")
-    assert "no empty database" in refused(given, "social")
-    assert f"there is a {network / 'users.db'} already" in refused(given, "users", *TO_FILES, "sqlite")
-    assert rows_on(url_of(given, "users")) == rows
+    assert "no empty database" in refused(given)
 
 
-def test_only_a_database_of_this_version_is_moved(given: dict[str, str], network: Path, tmp_path: Path) -> None:
+def test_only_a_database_of_this_version_is_moved(server: Server, network: Path, tmp_path: Path) -> None:
+    given = environment(network, INSTA_USERS_DATABASE_URL=server.url())
     for name, statement in {
         "older": "DELETE FROM schema_migration WHERE name = '0006_replies_about'",
-        "newer": "INSERT INTO schema_migration (name, migrated_at) VALUES ('0999_mood', '2026-01-01')",
+        "newer": "INSERT INTO schema_migration (name, applied) VALUES ('0999_mood', '2026-01-01')",
         "no database": "DROP TABLE schema_migration",
     }.items():
-        folder = tmp_path / name.replace(" ", "")
-        folder.mkdir()
-        with closing(apsw.Connection(str(network / "users.db"))) as source:
-            source.execute("VACUUM INTO ?", (str(folder / "users.db"),))
+        folder = copied(network, tmp_path / name.replace(" ", ""))
         with closing(apsw.Connection(str(folder / "users.db"))) as file:
             file.execute(statement)
 
-        assert name in refused(given, "users", "--from", f"sqlite:{folder}")
+        assert name in refused(given, "--from", f"sqlite:{folder}")
 
 
-@pytest.mark.parametrize("does", ["NEW.username := 'somebody'; RETURN NEW", "RETURN NULL"], ids=["changes", "loses"])
-def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str], does: str) -> None:
+def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str]) -> None:
     url = url_of(given, "users")
     opened(given, "users").close()
-    run_on(
-        url,
-        "CREATE FUNCTION mangle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" IF NEW.id = 5 THEN {does}; END IF; RETURN NEW; END $$;"
-        'CREATE TRIGGER mangle BEFORE INSERT ON "user" FOR EACH ROW EXECUTE FUNCTION mangle()',
-    )
+    for does in ("NEW.username := 'somebody'", "RETURN NULL"):
+        run_on(
+            url,
+            "CREATE OR REPLACE FUNCTION mangle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF NEW.id = 5 THEN {does}; END IF; RETURN NEW; END $$;"
+            'CREATE OR REPLACE TRIGGER mangle BEFORE INSERT ON "user" FOR EACH ROW EXECUTE FUNCTION mangle()',
+        )
 
-    assert "of the table user there are 20 rows" in refused(given, "users")
-    assert rows_on(url) == 0
+        assert "of the table user there are 20 rows" in refused(given)
+        assert rows_on(url) == 0
 
 
-def test_one_that_is_killed_leaves_nothing_and_is_run_again(given: dict[str, str]) -> None:
+def test_one_that_is_killed_leaves_nothing_and_is_run_again(given: dict[str, str], network: Path) -> None:
     url = url_of(given, "users")
     opened(given, "users").close()
     undo = slowed(url, "user", 0.1)
-    moving = subprocess.Popen([sys.executable, "-m", "suite", "move", "users"], env=given, stdout=subprocess.PIPE)
+    moving = subprocess.Popen([sys.executable, "-m", "suite", "move"], env=given, stdout=subprocess.PIPE)
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         copying = "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 2"
         while connection.execute(copying).fetchone() == (0,):
@@ -321,34 +334,41 @@ def test_one_that_is_killed_leaves_nothing_and_is_run_again(given: dict[str, str
 
     assert rows_on(url) == 0
     run_on(url, undo)
-    moved(given, "users")
-
-
-def test_a_file_that_never_became_whole_is_made_anew(given: dict[str, str], tmp_path: Path) -> None:
-    moved(given, "social")
-    (tmp_path / "social.db.moving").write_text("half a database")
-
-    moved(given, "social", *TO_FILES, f"sqlite:{tmp_path}")
-
-    assert [path.name for path in tmp_path.glob("*.moving*")] == []
-    assert (tmp_path / "social.db").stat().st_mode & 0o777 == 0o600
+    said = moved(environment(network), "users", "--from", "sqlite", "--to", url)
+    assert "INSTA_USERS_DATABASE_URL" in said
+    assert rows_on(url)
 
 
 def test_a_log_that_is_ahead_of_the_server_is_numbered_anew(
     given: dict[str, str], network: Path, tmp_path: Path
 ) -> None:
     far = 10**15
-    with closing(apsw.Connection(str(network / "users.db"))) as source:
-        source.execute("VACUUM INTO ?", (str(tmp_path / "users.db"),))
-    with closing(apsw.Connection(str(tmp_path / "users.db"))) as file:
+    with closing(apsw.Connection(str(copied(network, tmp_path) / "users.db"))) as file:
         file.executemany("INSERT INTO logged_event VALUES (?, ?, '')", [(far, 1), (far + 5, 2)])
         ((epoch,),) = file.execute("SELECT epoch FROM event_log")
 
-    moved(given, "users", "--from", f"sqlite:{tmp_path}")
+    moved(given, "--from", f"sqlite:{tmp_path}")
 
     with closing(opened(given, "users")) as users:
         users.write_now(events.begin)
-        log = users.read_now(events.read, 1, 0, 10)
-        assert [event.time for event in log.events] == [1, 2]
-        assert log.floor_offset < log.events[0].offset < log.events[1].offset < far
-        assert not events.continues(epoch, far, log.epoch)
+        log = users.read_now(events.read, 1, 0, 1000)
+    offsets = [event.offset for event in log.events]
+    assert [event.time for event in log.events[-2:]] == [1, 2]
+    assert offsets == sorted(offsets)
+    assert log.floor_offset < offsets[0]
+    assert offsets[-1] < far
+    # Who has read the other one compares.
+    assert not events.continues(epoch, far, log.epoch)
+
+
+def test_a_log_goes_on_for_those_who_read_no_more_than_was_moved() -> None:
+    moved_on = "a+10-server+2000"
+
+    assert events.continues("a", 10, "a")
+    assert events.continues("a", 10, moved_on)
+    assert events.continues("a+10-server", 2000, moved_on)
+    # It went on where it was as well.
+    assert not events.continues("a", 11, moved_on)
+    assert not events.continues("a+10-server", 2001, moved_on)
+    assert not events.continues("b", 1, moved_on)
+    assert not events.continues(moved_on, 1, "a")
