@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +84,7 @@ def move(settings: Settings, services: tuple[str, ...], source: str, target: str
             held.enter_context(data_lock(files, one.service))
         for one in moves:
             _move(one)
-    _tell_what_is_next(settings, moves)
+    _tell_what_is_next(settings, moves, folder)
 
 
 def _move(move: Move) -> None:
@@ -162,21 +162,30 @@ def _print(console: Console, contents: Mapping[str, Content]) -> None:
     table.add_column("rows", justify="right")
     table.add_column("SHA-256 at both ends")
     for name, content in contents.items():
-        table.add_row(name, f"{content.rows:,}", f"[green]{content.sha256[:12]}...")
+        if content.rows:
+            table.add_row(name, f"{content.rows:,}", f"[green]{content.sha256[:12]}...")
     console.print(table)
 
 
-def _tell_what_is_next(settings: Settings, moves: Iterable[Move]) -> None:
+def _tell_what_is_next(settings: Settings, moves: Sequence[Move], folder: Path) -> None:
     """Tell what a suite needs to run on the databases where they are now."""
-    for move in moves:
-        name = move.service.name
-        variable, known = database_variable(name), settings.database_addresses.get(name)
-        if move.to_server and known != move.address:
-            click.echo(f"Set {variable} to the address of {move.target} before the suite starts.")
-        if not move.to_server and known:
-            click.echo(f"Unset {variable} before the suite starts.")
-        if not move.to_server and move.file != path_of(settings, move.service):
-            click.echo(f"Set INSTA_DATA to the folder of {move.file}.")
-        if name == "posts":
-            click.echo(f"Images are not moved: they stay in {place_of(settings)}.")
-        click.echo(f"{move.source} is as it was, and holds what is secret: delete it once it is not needed.")
+    known = settings.database_addresses
+    if moves[0].to_server:
+        changes = [
+            f"set {database_variable(one.service.name)} to the address of {one.target}"
+            for one in moves
+            if known.get(one.service.name) != one.address
+        ]
+    else:
+        changes = [f"unset {database_variable(one.service.name)}" for one in moves if one.service.name in known]
+        if folder != settings.data:
+            changes.append(f"set INSTA_DATA={folder}")
+    if changes:
+        click.echo(f"Before the suite starts, {', '.join(changes)}.")
+    if any(one.service.name == "posts" for one in moves):
+        # By default they are in the folder of the databases.
+        where = settings.media_folder if not moves[0].to_server and folder != settings.data else None
+        click.echo(f"Images stay in {place_of(settings)}" + (f": set INSTA_MEDIA_URL=file:{where}." if where else "."))
+    for one in moves:
+        click.echo(f"{one.source} is as it was.")
+    click.echo("What was left there holds keys and sessions: delete it once it is not needed.")
