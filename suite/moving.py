@@ -28,6 +28,8 @@ from suite.progress import advancing
 from suite.table_copies import HISTORY, Content, Table
 
 _SUFFIXES = ("", "-wal", "-shm")
+# A server of before 14 notices that the command was killed when it has done what it is at.
+_NOTICE_DEATH = "SELECT set_config(name, '1s', true) FROM pg_settings WHERE name = 'client_connection_check_interval'"
 _LOG = events.LoggedEvent._meta.table_name
 
 
@@ -173,7 +175,7 @@ def _alone_on_server(move: Move) -> Iterator[postgres.PostgresDatabase]:
 @contextmanager
 def _transaction(db: postgres.PostgresDatabase, begin: str) -> Iterator[None]:
     """A transaction that is undone, unless it is committed within."""
-    db.command(f"{begin}; SET LOCAL idle_in_transaction_session_timeout = 0")
+    db.command(f"{begin}; SET LOCAL idle_in_transaction_session_timeout = 0; {_NOTICE_DEATH}")
     try:
         yield
     finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,14 @@ def copied(network: Path, folder: Path) -> Path:
     return folder
 
 
+def until(looking: psycopg.Connection[Any], query: str, expected: int) -> None:
+    """Ask until the answer is the expected one."""
+    end = time.monotonic() + 60
+    while looking.execute(query).fetchone() != (expected,):
+        assert time.monotonic() < end, query
+        time.sleep(0.01)
+
+
 def url_of(given: Mapping[str, str], name: str) -> str:
     return given[f"INSTA_{name.upper()}_DATABASE_URL"]
 
@@ -147,15 +155,14 @@ def everything(data: Path) -> dict[str, list[Any]]:
     return found
 
 
-def slowed(url: str, table: str, seconds: float) -> str:
-    """Have each row of an empty table take some time. What undoes it."""
+def on_arrival(url: str, statement: str) -> None:
+    """Have a server do something when the account 5 arrives."""
     run_on(
         url,
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" PERFORM pg_sleep({seconds}); RETURN NEW; END $$;"
-        f'CREATE TRIGGER wait BEFORE INSERT ON "{table}" FOR EACH ROW EXECUTE FUNCTION wait()',
+        "CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF NEW.id = 5 THEN {statement}; END IF; RETURN NEW; END $$;"
+        'CREATE OR REPLACE TRIGGER meddle BEFORE INSERT ON "user" FOR EACH ROW EXECUTE FUNCTION meddle()',
     )
-    return "DROP FUNCTION wait CASCADE"
 
 
 async def test_people_go_on_where_their_network_was_moved(server: Server, tmp_path: Path) -> None:
@@ -306,12 +313,7 @@ def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str]) -> None:
     url = url_of(given, "users")
     opened(given, "users").close()
     for does in ("NEW.username := 'somebody'", "RETURN NULL"):
-        run_on(
-            url,
-            "CREATE OR REPLACE FUNCTION mangle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            f" IF NEW.id = 5 THEN {does}; END IF; RETURN NEW; END $$;"
-            'CREATE OR REPLACE TRIGGER mangle BEFORE INSERT ON "user" FOR EACH ROW EXECUTE FUNCTION mangle()',
-        )
+        on_arrival(url, does)
 
         assert "of the table user there are 20 rows" in refused(given)
         assert rows_on(url) == 0
@@ -320,22 +322,29 @@ def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str]) -> None:
 def test_one_that_is_killed_leaves_nothing_and_is_run_again(given: dict[str, str], network: Path) -> None:
     url = url_of(given, "users")
     opened(given, "users").close()
-    undo = slowed(url, "user", 0.1)
+    on_arrival(url, "PERFORM pg_sleep(300)")
     moving = subprocess.Popen([sys.executable, "-m", "suite", "move"], env=given, stdout=subprocess.PIPE)
-    with closing(psycopg.connect(url, autocommit=True)) as connection:
-        copying = "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 2"
-        while connection.execute(copying).fetchone() == (0,):
-            assert moving.poll() is None
-            time.sleep(0.01)
-        moving.send_signal(signal.SIGKILL)
+    with (
+        closing(psycopg.connect(url, autocommit=True)) as looking,
+        closing(apsw.Connection(str(network / "users.db"))) as file,
+        ThreadPoolExecutor(1) as suite,
+    ):
+        until(looking, "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed = 4", 1)
+        # Meanwhile nobody changes what is read, nor starts on what is filled.
+        with pytest.raises(apsw.BusyError):
+            file.execute("BEGIN IMMEDIATE")
+        starting = suite.submit(opened, given, "users")
+        until(looking, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 1)
+
+        moving.kill()
         moving.communicate()
-        while connection.execute("SELECT count(*) FROM pg_stat_progress_copy").fetchone() != (0,):
-            time.sleep(0.01)
+
+        starting.result().close()
 
     assert rows_on(url) == 0
-    run_on(url, undo)
+    on_arrival(url, "NULL")
     said = moved(environment(network), "users", "--from", "sqlite", "--to", url)
-    assert "INSTA_USERS_DATABASE_URL" in said
+    assert "set INSTA_USERS_DATABASE_URL" in said
     assert rows_on(url)
 
 
