@@ -2,6 +2,9 @@
 
 Whatever ends it, nothing is half moved. A database on a server is filled in one transaction; a file takes its place
 when it is whole. Meanwhile nobody changes the database that is read, nor starts on either.
+
+Rows are moved as they are: what is secret, sessions and answers to retries go with them. Only the name of the event log
+changes, so that those who read it go on where they were, and notice if the old database goes on as well (`events.py`).
 """
 
 from __future__ import annotations

@@ -319,9 +319,12 @@ def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str]) -> None:
         assert rows_on(url) == 0
 
 
-def test_one_that_is_killed_leaves_nothing_and_is_run_again(given: dict[str, str], network: Path) -> None:
+def test_one_that_is_cut_off_or_killed_leaves_nothing_and_is_run_again(given: dict[str, str], network: Path) -> None:
     url = url_of(given, "users")
     opened(given, "users").close()
+    on_arrival(url, "PERFORM pg_terminate_backend(pg_backend_pid())")
+    assert "was not moved to" in refused(given)
+    assert rows_on(url) == 0
     on_arrival(url, "PERFORM pg_sleep(300)")
     moving = subprocess.Popen([sys.executable, "-m", "suite", "move"], env=given, stdout=subprocess.PIPE)
     with (
