@@ -22,7 +22,7 @@ from rich.console import Console
 from chassis import background, events, postgres, schema
 from chassis.models import go_on_after, last_ids
 from chassis.service import Service
-from chassis.settings import DatabaseAddress
+from chassis.settings import DatabaseAddress, database_variable
 from chassis.sqlite import SQLiteDatabase, Turnstile
 from chassis.store import Database
 from suite import table_copies
@@ -204,9 +204,11 @@ def _require_schema(db: Database, move: Move) -> None:
             f"{move.source} was made by a newer version of insta ({min(unknown)}). Move it with that one."
         )
     if missing:
+        # With the setting the command would work on the server.
+        how = f"insta migrate, without {database_variable(move.service.name)}" if move.to_server else "insta migrate"
         raise click.ClickException(
             f"{move.source} was made by an older version of insta ({min(missing)} is missing). Bring it up to date"
-            " first: insta migrate"
+            f" first: {how}"
         )
 
 

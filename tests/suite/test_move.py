@@ -268,13 +268,13 @@ def test_a_server_that_is_away_is_told_of_at_once(server: Server, network: Path)
     assert "refused" in refused(given)
 
 
-def test_no_database_is_moved_that_a_suite_runs_on(given: dict[str, str], network: Path) -> None:
+def test_no_database_is_moved_that_a_suite_runs_on(given: dict[str, str], network: Path, tmp_path: Path) -> None:
     with data_lock(from_environment(environment(network)), SERVICES["users"]):
         assert "the users service is running" in refused(given)
     with closing(opened(given, "users")) as users:
         assert users.try_lease(ERASURE)
         assert "a suite is running" in refused(given)
-        assert "a suite is running" in refused(given, *TO_FILES, "sqlite:elsewhere")
+        assert "a suite is running" in refused(given, *TO_FILES, f"sqlite:{tmp_path}")
     assert rows_on(url_of(given, "users")) == 0
 
 
