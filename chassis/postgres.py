@@ -226,6 +226,35 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         self._opened.clear()
 
 
+def connect(address: DatabaseAddress) -> PostgresDatabase:
+    """A database for a command that serves no calls: its statements may take any time.
+
+    Raises:
+        CannotConnect: the server does not let it in, or is away.
+    """
+    db = PostgresDatabase(address)
+    db.mine.patience = 0
+    try:
+        db.connect()
+    except peewee.PeeweeException as failure:
+        why = told(failure)
+        raise CannotConnect(why, _is_healing(why)) from None
+    return db
+
+
+@contextmanager
+def starts_held(db: PostgresDatabase) -> Iterator[None]:
+    """Let nobody else change the schema: a suite that starts on the database waits."""
+    key = _key(_MIGRATING)
+    db.execute_sql("SELECT pg_advisory_lock(%s)", (key,))
+    try:
+        yield
+    finally:
+        # A connection that broke has given it back.
+        with suppress(peewee.PeeweeException):
+            db.execute_sql("SELECT pg_advisory_unlock(%s)", (key,))
+
+
 class _Again(Exception):
     """A change was undone, and is to be made once more."""
 
@@ -329,7 +358,7 @@ class PostgresStore(Store):
         return self._leases.take(name)
 
     def is_leased(self, name: str) -> bool:
-        return self.read_now(_is_locked, name)
+        return self.read_now(is_leased, name)
 
     def close(self) -> None:
         self._closed = True
@@ -437,7 +466,7 @@ class PostgresStore(Store):
             db.undo()
             if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK):
                 raise _Again from failure
-            log.error("commit failed", error=_told(failure))
+            log.error("commit failed", error=told(failure))
             if self._is_lost():
                 db.drop()
             judged = self._judged(failure, deadline)
@@ -575,7 +604,7 @@ class _Leases:
                 self._prove(tried)
             except peewee.PeeweeException as failure:
                 if self._held:
-                    log.warning("leases lost with the connection to the database", error=_told(failure))
+                    log.warning("leases lost with the connection to the database", error=told(failure))
                 self._held = frozenset()
                 self._database.drop()
             with self._changed:
@@ -602,7 +631,8 @@ def _key(name: str) -> int:
     return zlib.crc32(f"insta {name}".encode())
 
 
-def _is_locked(db: Database, name: str) -> bool:
+def is_leased(db: Database, name: str) -> bool:
+    """Whether some process has a lease at the moment."""
     query = (
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = 0"
         " AND objid = %s::bigint::oid AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
@@ -616,14 +646,8 @@ def _bring_up_to_date(db: PostgresDatabase, name: str, folder: Path) -> None:
     CockroachDB has no advisory locks: there a table of locks would have to take their place, here and in `_Leases`.
     """
     _wait_for(db, name)
-    key = _key(_MIGRATING)
-    db.execute_sql("SELECT pg_advisory_lock(%s)", (key,))
-    try:
+    with starts_held(db):
         schema.bring_up_to_date(db, name, folder)
-    finally:
-        # A connection that broke has given it back.
-        with suppress(peewee.PeeweeException):
-            db.execute_sql("SELECT pg_advisory_unlock(%s)", (key,))
 
 
 def _wait_for(db: PostgresDatabase, name: str) -> None:
@@ -633,20 +657,24 @@ def _wait_for(db: PostgresDatabase, name: str) -> None:
         CannotConnect: it does not, or not within `_START_SECONDS`, or it refuses.
     """
     end = time.monotonic() + _START_SECONDS
-    told = False
+    warned = False
     while True:
         try:
             db.connect(reuse_if_open=True)
             return
         except peewee.PeeweeException as failure:
-            why = _told(failure)
-        healing = any(text in why for text in _HEALING)
+            why = told(failure)
+        healing = _is_healing(why)
         if not healing or time.monotonic() >= end:
             raise CannotConnect(why, healing)
-        if not told:
+        if not warned:
             log.warning("waiting for the database server", database=name, seconds=int(_START_SECONDS), error=why)
-            told = True
+            warned = True
         time.sleep(_LONGEST_PAUSE_SECONDS)
+
+
+def _is_healing(why: str) -> bool:
+    return any(text in why for text in _HEALING)
 
 
 def _parameters(address: DatabaseAddress) -> dict[str, Any]:
@@ -660,7 +688,7 @@ def _parameters(address: DatabaseAddress) -> dict[str, Any]:
         raise CannotConnect(text, healing=False) from None
 
 
-def _told(failure: BaseException) -> str:
+def told(failure: BaseException) -> str:
     """What a failure says, in a line, and without the values of rows."""
     cause = failure.args[0] if failure.args and isinstance(failure.args[0], psycopg.Error) else failure
     primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
