@@ -16,7 +16,6 @@ import random
 import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -498,17 +497,26 @@ class _Job(NamedTuple):
     context: contextvars.Context
 
 
-class _Threads:
-    """Threads that work, in the context of those who wait for it.
+class _Answer(NamedTuple):
+    """What came of it."""
 
-    A ThreadPoolExecutor does the same at twice the cost: what is read here takes less than to hand it over there. Here
-    the answers that are there when the event loop wakes up are given at once.
+    future: asyncio.Future[Any]
+    result: Any
+    failure: BaseException | None
+
+
+class _Threads:
+    """Threads that work, each in the context of who waits for it.
+
+    To hand a read to a ThreadPoolExecutor takes about as long as the read itself, and here half of that: all answers
+    that are there when an event loop wakes up are given at once.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._answers: deque[tuple[_Job, Any, BaseException | None]] = deque()
-        self._waking: set[asyncio.AbstractEventLoop] = set()
+        # Of loops that are about to wake up.
+        self._answers: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+        self._answering = threading.Lock()
         self._threads = [threading.Thread(target=self._work, name=f"{name}_{n}", daemon=True) for n in range(count)]
         for thread in self._threads:
             thread.start()
@@ -531,33 +539,42 @@ class _Threads:
         while (job := self._jobs.get()) is not None:
             if job.future.cancelled():
                 continue
-            result, failure = None, None
+            result = None
+            failure: BaseException | None = None
             try:
                 result = job.context.run(job.run)
+            except StopIteration as raised:
+                # A future takes none.
+                failure = RuntimeError("a read raised StopIteration")
+                failure.__cause__ = raised
             except BaseException as raised:
                 failure = raised
-            self._answers.append((job, result, failure))
-            if job.loop not in self._waking:
-                self._waking.add(job.loop)
-                # One that closes meanwhile has nobody left who waits.
-                with suppress(RuntimeError):
-                    job.loop.call_soon_threadsafe(self._answer, job.loop)
+            self._tell(job.loop, _Answer(job.future, result, failure))
 
-    def _answer(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Before the answers are taken: whoever has another one from here on wakes the loop again.
-        self._waking.discard(loop)
-        for _ in range(len(self._answers)):
-            try:
-                job, result, failure = self._answers.popleft()
-            except IndexError:
+    def _tell(self, loop: asyncio.AbstractEventLoop, answer: _Answer) -> None:
+        with self._answering:
+            told = self._answers.get(loop)
+            if told is not None:
+                told.append(answer)
                 return
-            if job.loop is not loop:
-                self._answers.append((job, result, failure))
-            elif not job.future.done():
-                if failure is None:
-                    job.future.set_result(result)
-                else:
-                    job.future.set_exception(failure)
+            self._answers[loop] = [answer]
+        try:
+            loop.call_soon_threadsafe(self._give, loop)
+        except RuntimeError:
+            # It is closed: nobody waits.
+            with self._answering:
+                self._answers.pop(loop)
+
+    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._answering:
+            answers = self._answers.pop(loop)
+        for future, result, failure in answers:
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
 
 
 class _Leases:
