@@ -13,7 +13,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,7 @@ class Table:
 
     Attributes:
         goals: By the name of the call, whose it is, and whose it is compared with.
+        warm_up: Of sides that take longer to warm up, the seconds.
 
     Args:
         folder: Of the sides' data, each in a folder of its name.
@@ -110,6 +111,7 @@ class Table:
 
     name, title = NAME, TITLE
     goals: Mapping[tuple[str, str, str], Goal] = _GOALS
+    warm_up: Mapping[str, float] = _WARM_UP_SECONDS
 
     def __init__(
         self,
@@ -203,13 +205,17 @@ class Table:
             if name in self._running:
                 yield self._running[name]
             else:
-                start = sides.workers if name == _WORKERS else sides.apart
-                with start(self._folder / name, self._core) as side:
+                with self._started(name) as side:
                     yield side
                     self._rss[name] = side.rss_bytes()
 
+    def _started(self, name: str) -> AbstractContextManager[Side]:
+        """A side that runs only while it is measured."""
+        start = sides.workers if name == _WORKERS else sides.apart
+        return start(self._folder / name, self._core)
+
     def _measure(self, kind: Kind, side: Side) -> Measured:
-        warm_up = _WARM_UP_SECONDS.get(side.name, self._options.warm_up)
+        warm_up = self.warm_up.get(side.name, self._options.warm_up)
         if side.name == _ECHO:
             # Without a token: the limit is what calls cost that carry nothing beside their messages.
             calls, tokens = [raw(echo.METHOD, b"\0" * self._request_size)], [""]

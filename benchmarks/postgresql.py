@@ -18,14 +18,20 @@ from rich.console import Console
 from benchmarks import calls, data, peer, sides
 from benchmarks.calls import DRF, TOGETHER
 from benchmarks.data import Seed
+from benchmarks.measuring import Measured
 from benchmarks.options import Options
-from benchmarks.report import Goal, Part
+from benchmarks.report import Goal, Part, Verdict, judged
 from benchmarks.sides import BUILD, SERVER_CORE, Side
 from chassis.settings import DatabaseAddress
 from tests import postgres_server
+from tests.collector import collecting
 from tests.postgres_server import Server
 
 NAME, TITLE = "postgresql", "Calls at saturation on PostgreSQL, one core for both servers"
+# Of all calls so many are traced on a side of its own.
+_TRACE_RATIO = 0.01
+_TRACED = "1 % traced"
+_TRACING_GOAL = Goal("GetPost, 1 % of calls traced: CPU a call", "none traced", 1.1, at_most=True)
 # What a small server of its own would be given; the data of both sides fit into memory.
 SETTINGS = {"shared_buffers": "512MB", "autovacuum_naptime": "1min", "deadlock_timeout": "1s"}
 
@@ -78,10 +84,14 @@ def settle(server: Server) -> None:
 
 @contextmanager
 def together(
-    server: Server, folder: Path, databases: Mapping[str, DatabaseAddress], core: int | None
+    server: Server,
+    folder: Path,
+    databases: Mapping[str, DatabaseAddress],
+    core: int | None,
+    environment: Mapping[str, str] = sides.NOTHING,
 ) -> Iterator[Side]:
     """The suite in one process, on the databases that `fill` made."""
-    with sides.together(folder / TOGETHER, core, databases=databases) as side:
+    with sides.together(folder / TOGETHER, core, databases=databases, environment=environment) as side:
         yield replace(side, database=server.pid)
 
 
@@ -89,6 +99,7 @@ class _Table(calls.Table):
     """The table of both sides; of the suite alone where there is no address of the peer's database."""
 
     name, title = NAME, TITLE
+    warm_up = {_TRACED: 5.0}  # noqa: RUF012 (it is never changed)
     goals = {  # noqa: RUF012 (it is never changed)
         ("GetPost", TOGETHER, DRF): Goal("GetPost composed", "DRF", 2.5, 5),
     }
@@ -105,7 +116,7 @@ class _Table(calls.Table):
         gunicorn: Path = Path(),
         only: Sequence[str] = (),
     ) -> None:
-        names = (TOGETHER, DRF) if peer_url else (TOGETHER,)
+        names = (TOGETHER, _TRACED, DRF) if peer_url else (TOGETHER,)
         super().__init__(options, console, seed, folder, names, gunicorn, only)
         self._server = server
         self._databases = databases
@@ -118,5 +129,25 @@ class _Table(calls.Table):
             side = running.enter_context(sides.drf(self._folder / DRF, self._gunicorn, self._core, self._peer_url))
             self._running[DRF] = replace(side, database=self._server.pid)
 
+    @contextmanager
+    def _started(self, name: str) -> Iterator[Side]:
+        """A replica of the suite, on the same databases, while it is measured."""
+        with collecting() as collector:
+            environment = {"INSTA_TRACE_RATIO": str(_TRACE_RATIO), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+            with together(self._server, self._folder, self._databases, self._core, environment) as side:
+                yield replace(side, name=name)
+
+    def _verdicts(self) -> list[Verdict]:
+        verdicts = super()._verdicts()
+        if pairs := self._pairs("GetPost", _TRACED, TOGETHER):
+            ratios = [_seconds(traced) / _seconds(plain) for traced, plain in pairs]
+            verdicts.append(judged(_TRACING_GOAL, ratios, self._doubt("GetPost", _TRACED, TOGETHER)))
+        return verdicts
+
     def _tokens(self, side: Side) -> list[str]:
         return super()._tokens(side) if side.settings else peer.tokens_on_server(self._peer_url, self._kinds.people)
+
+
+def _seconds(found: Measured) -> float:
+    """What a call takes of the processor, of the application and of the server."""
+    return found.cpu_seconds + found.database_seconds

@@ -275,6 +275,7 @@ COLORS = {
     "together": "#2f6fde",
     "two workers": "#6fb1ff",
     "apart": "#19a38c",
+    "1 % traced": "#8fb8f7",
     "DRF": "#e08a2e",
     "10k posts, 10k likes": "#a9cbff",
     "1M posts, 1M likes": "#5b93f0",

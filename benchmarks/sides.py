@@ -36,6 +36,7 @@ _LOOPBACK = "127.0.0.1:0"
 # Where the peer's database is, if it is on a PostgreSQL server.
 DATABASE_URL = "DATABASE_URL"
 NO_DATABASES: Mapping[str, DatabaseAddress] = MappingProxyType({})
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,16 @@ def together(
     core: int | None = SERVER_CORE,
     module: Sequence[str] = ("suite",),
     databases: Mapping[str, DatabaseAddress] = NO_DATABASES,
+    environment: Mapping[str, str] = NOTHING,
 ) -> AbstractContextManager[Side]:
     """A suite in one process, on a folder of data.
 
     Args:
         module: What to run as the `insta` command, and arguments that come before its own.
         databases: Those that are on a PostgreSQL server, by the name of the service.
+        environment: Further variables.
     """
-    return _suite("together", [*module, *_TOGETHER], suite_settings(data, databases), core)
+    return _suite("together", [*module, *_TOGETHER], suite_settings(data, databases), core, environment)
 
 
 def workers(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
@@ -149,7 +152,13 @@ def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE, database: st
 
 
 @contextmanager
-def _suite(name: str, command: Sequence[str], settings: Settings, core: int | None) -> Iterator[Side]:
+def _suite(
+    name: str,
+    command: Sequence[str],
+    settings: Settings,
+    core: int | None,
+    environment: Mapping[str, str] = NOTHING,
+) -> Iterator[Side]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("INSTA_", "PROMETHEUS_"))},
         "INSTA_DATA": str(settings.data),
@@ -161,6 +170,7 @@ def _suite(name: str, command: Sequence[str], settings: Settings, core: int | No
         "INSTA_POSTS_ADDRESS": _LOOPBACK,
         "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
         "INSTA_MUTATIONS_PER_MINUTE": "0",
+        **environment,
     }
     log = settings.data / "suite.log"
     command = (sys.executable, "-m", *command)
