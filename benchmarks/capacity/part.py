@@ -147,8 +147,8 @@ class _Suite:
         """Measure everything once."""
         found = Round()
         for kind in self._sources.kinds:
-            before = server.tally(self._server) if self._server else None
             calls = self._sources.take(kind, self._most())
+            before = server.tally(self._server) if self._server else None
             found.alone[kind], answered = self._measure(calls, _LONG_AT_ONCE if kind in _LONG else _AT_ONCE)
             if self._server and before:
                 found.costs[kind] = (server.tally(self._server) - before).per(answered)
