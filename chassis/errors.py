@@ -114,6 +114,10 @@ class DeadlineExceeded(Error):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+class Unimplemented(Error):
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
 class Internal(Error):
     code = grpc.StatusCode.INTERNAL
 

@@ -1,7 +1,8 @@
 """Service configs: what gRPC clients do by themselves about calls that fail, in any language.
 
-Sources: https://github.com/grpc/grpc/blob/master/doc/service_config.md and, of retries,
-https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+Sources: https://github.com/grpc/grpc/blob/master/doc/service_config.md, of retries
+https://github.com/grpc/proposal/blob/master/A6-client-retries.md, and of health
+https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def _idempotent(services: Sequence[descriptor.ServiceDescriptor]) -> list[dict[s
 def _config(methods: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "loadBalancingConfig": [{"round_robin": {}}],
+        # A replica that is about to stop tells so, and is called no more. "" is the server as a whole.
+        "healthCheckConfig": {"serviceName": ""},
         "methodConfig": methods,
         # Of many calls that fail not all are tried again: that would make it worse.
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
