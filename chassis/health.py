@@ -20,7 +20,7 @@ NAME = "grpc.health.v1.Health"
 def unwatched(why: str) -> errors.Unimplemented:
     """The answer to a Watch too many.
 
-    To gRPC's clients, which begin one with each connection, every other error says that the server is not well: they would
+    gRPC's clients, which begin one with each connection, take every other error for a server that is not well, and do
     not call it.
     """
     return errors.Unimplemented(Reason.REASON_OVERLOADED, f"{why}; ask again and again with Check")
