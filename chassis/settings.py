@@ -221,7 +221,7 @@ class Settings:
     connection_age_seconds: int = _setting(
         300,
         _number(0, 86_400),
-        "how long a connection takes calls; then its client makes another, and meets replicas that are new; 0: for ever",
+        "how long a connection takes calls; then its client makes another, and meets new replicas; 0: for ever",
     )
     drain_seconds: int = _setting(10, _number(0, 600), "how long a stop waits for calls under way")
     bcrypt_cost: int = _setting(12, _number(4, 16), "cost of a password's hash; each step doubles its time")
