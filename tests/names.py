@@ -1,4 +1,4 @@
-"""A name server on loopback, for what gRPC resolves: `dns://ADDRESS/NAME:PORT`. It knows IPv4 addresses and no others."""
+"""A name server on loopback, for what gRPC resolves: `dns://ADDRESS/NAME:PORT`. It knows IPv4 addresses only."""
 
 from __future__ import annotations
 

@@ -144,6 +144,15 @@ async def test_a_watch_tells_of_the_stop_and_ends(peer: Peer, health: Any) -> No
     assert time.monotonic() - began < 1
 
 
+async def test_a_watch_that_comes_while_the_server_stops_is_refused(peer: Peer, health: Any) -> None:
+    # One that was answered and ended would be begun anew at once, again and again, by clients of gRPC.
+    peer.draining.set()
+
+    refused = await failure(health.Watch(health_pb2.HealthCheckRequest()).read())
+
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+
+
 async def test_a_call_under_way_is_answered_although_the_server_stops(
     peer: Peer, channel: grpc.aio.Channel, health: Any, token: Any
 ) -> None:
@@ -208,22 +217,32 @@ async def test_more_calls_than_are_admitted_are_refused_at_once(peer: Peer, heal
     assert [await call for call in admitted] == [posts_pb2.GetPostResponse()] * 2
 
 
-async def test_streams_that_stay_open_leave_room_for_calls(peer: Peer, health: Any, token: Any) -> None:
-    request = health_pb2.HealthCheckRequest()
-    watches = [health.Watch(request) for _ in range(4)]
-    for watch in watches:
-        await watch.read()
+async def test_streams_that_stay_open_leave_room_for_calls(
+    peer: Peer, channel: grpc.aio.Channel, health: Any, token: Any
+) -> None:
+    # The channel of the peer has a Watch, too, once it is connected.
+    assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id
+    watch = health.Watch(health_pb2.HealthCheckRequest())
+    await watch.read()
+    idle = [reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo() for _ in range(2)]
+    for stream in idle:
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await stream.read()
 
-    # Its own connection holds all the streams that it may.
+    # Its own connection holds most of the streams that it may.
     async with grpc.aio.insecure_channel(peer.address, options=LONE) as other:
         others_health = health_pb2_grpc.HealthStub(other)
-        refused = await failure(others_health.Watch(request).read())
-        assert (await others_health.Check(request)).status == SERVING
+        unwatched = await failure(others_health.Watch(health_pb2.HealthCheckRequest()).read())
+        reflection = reflection_pb2_grpc.ServerReflectionStub(other)
+        refused = await failure(reflection.ServerReflectionInfo().read())
+        assert (await others_health.Check(health_pb2.HealthCheckRequest())).status == SERVING
 
+    # To a client that looks after the health of a server, any other code says that it is not well.
+    assert (unwatched.code, unwatched.reason) == (grpc.StatusCode.UNIMPLEMENTED, "OVERLOADED")
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id
-    for watch in watches:
-        watch.cancel()
+    for opened in (watch, *idle):
+        opened.cancel()
 
 
 async def test_an_idle_reflection_stream_does_not_hold_up_a_stop(peer: Peer, channel: grpc.aio.Channel) -> None:
