@@ -157,3 +157,26 @@ async def test_a_replica_that_is_new_is_called_once_a_connection_is_old(issuer: 
         async with asyncio.timeout(20):
             while not another.servicer.requests:
                 await posts.GetPost(GET, metadata=token)
+
+
+async def test_no_call_notices_that_a_replica_is_stopped_in_order(issuer: Issuer, token: Any) -> None:
+    async with AsyncExitStack() as stack:
+        one, another = [await stack.enter_async_context(running("remote", issuer)) for _ in range(2)]
+        one.servicer.script = another.servicer.script = created
+        channel = await stack.enter_async_context(channel_to(together((one, another))))
+        posts = posts_pb2_grpc.PostServiceStub(channel)
+        stopped = asyncio.Event()
+
+        async def call() -> None:
+            while not stopped.is_set():
+                # It is not sent again.
+                await posts.CreatePost(CREATE, metadata=token)
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(8):
+                callers.create_task(call())
+            while not one.servicer.requests or not another.servicer.requests:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert one.server is not None
+            await one.server.drain(10)
+            stopped.set()

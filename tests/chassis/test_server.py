@@ -124,19 +124,20 @@ async def test_health_of_an_unknown_service_is_not_found(health: Any, service: s
     assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND")
 
 
-async def test_a_watch_tells_of_the_stop_and_ends(peer: Peer, health: Any) -> None:
-    watches = {
-        service: health.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", CONTRACTS[0], "x")
-    }
-    first = {service: (await watch.read()).status for service, watch in watches.items()}
-    assert first == {"": SERVING, CONTRACTS[0]: SERVING, "x": SERVICE_UNKNOWN}
+async def test_a_watch_tells_of_the_stop_and_ends(issuer: Issuer) -> None:
+    services = ("", CONTRACTS[0], "x")
+    async with running("remote", issuer) as peer, grpc.aio.insecure_channel(peer.address, options=LONE) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = {service: health.Watch(health_pb2.HealthCheckRequest(service=service)) for service in services}
+        first = {service: (await watch.read()).status for service, watch in watches.items()}
+        assert first == {"": SERVING, CONTRACTS[0]: SERVING, "x": SERVICE_UNKNOWN}
 
-    began = time.monotonic()
-    assert peer.server is not None
-    draining = asyncio.ensure_future(peer.server.drain(10))
-    last = {service: await watch.read() for service, watch in watches.items()}
-    ends = [await watch.code() for watch in watches.values() if await watch.read() is grpc.aio.EOF]
-    await draining
+        began = time.monotonic()
+        assert peer.server is not None
+        draining = asyncio.ensure_future(peer.server.drain(10))
+        last = {service: await watch.read() for service, watch in watches.items()}
+        ends = [await watch.code() for watch in watches.values() if await watch.read() is grpc.aio.EOF]
+        await draining
 
     assert last.pop("x") is grpc.aio.EOF
     assert [response.status for response in last.values()] == [NOT_SERVING] * 2
