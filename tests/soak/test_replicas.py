@@ -19,7 +19,7 @@ from tests.suite.replicas import Load, is_called
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200), postgres_server.needed]
 
-TIMES = 3
+TIMES = 1
 
 
 async def test_nobody_notices_that_replicas_are_killed_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -21,7 +21,15 @@ from suite import authority
 from tests import names, postgres_server
 from tests.certificates import channel_to, credentials_of
 from tests.people import People, until
-from tests.running import DATABASES, ON_POSTGRESQL, RunningSuite, database_urls, ensure_superuser, environment, insta
+from tests.running import (
+    DATABASES,
+    ON_POSTGRESQL,
+    RunningSuite,
+    database_urls,
+    ensure_superuser,
+    environment,
+    insta_here,
+)
 from tests.soak.revocation import Verifier
 from tests.suite.killing import Writers
 from tests.suite.rolling import PARTS, Clients
@@ -196,7 +204,7 @@ class Load:
         await self.clients.stop()
         await self.writers.stop()
         assert self.clients.errors == {}
-        audited = insta("audit", environment=self._suite.environment)
+        audited = insta_here("audit", environment=self._suite.environment)
         assert audited.returncode == 0, audited.stdout + audited.stderr
         self.writers.check(self.clients.likes, self.clients.follows)
 

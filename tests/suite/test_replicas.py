@@ -49,9 +49,9 @@ async def test_nobody_notices_that_one_replica_of_each_part_is_killed(started: R
     await asyncio.gather(*map(is_called, started.all))
 
     for replica, how in zip(started.all[::2], itertools.cycle((signal.SIGKILL, signal.SIGTERM)), strict=False):
-        await load.go_on(30)
+        await load.go_on(20)
         await asyncio.to_thread(replica.end, how)
-    await load.go_on(30)
+    await load.go_on(20)
     await load.stop()
 
     # What the others did in the background goes on as well.
