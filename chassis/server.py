@@ -53,6 +53,8 @@ _UNPRINTABLE = re.compile("[^ -~]")
 _MAX_STREAMS = 256
 # One comes with each connection of a client that looks after the health of who it calls.
 _MAX_WATCHES = 1024
+# In this time those who watch have heard that a server stops, and call others.
+_NEWS_SECONDS = 0.1
 # A connection that is old enough takes no more calls. Those that it has, streams among them, end in this time.
 _CONNECTION_GRACE_SECONDS = LONGEST_STREAM_SECONDS + 40
 _MAX_WAITING = 10_000
@@ -176,7 +178,7 @@ class Server:
             if endpoint.streams_responses and endpoint.admission is admission:
                 endpoint.admission = downloads
         streams = Admission(min(_MAX_STREAMS, admission.limit))
-        watches = Admission(min(_MAX_WATCHES, admission.limit), refusal=health.unwatched)
+        self._watches = watches = Admission(min(_MAX_WATCHES, admission.limit), refusal=health.unwatched)
         for endpoint in own.values():
             if endpoint.streams_responses:
                 endpoint.admission = watches if endpoint.path.split("/")[1] == health.NAME else streams
@@ -243,9 +245,11 @@ class Server:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
         self._draining.set()
+        if self._watches.under_way:
+            await asyncio.sleep(min(_NEWS_SECONDS, grace))
         # What waits is answered first, and then what has come meanwhile refused, in a way that clients try again: gRPC
         # would cancel it.
-        await asyncio.gather(*(each.pass_queue(grace) for each in self._acceptors))
+        await asyncio.gather(*(each.pass_queue(max(end - loop.time(), 0)) for each in self._acceptors))
         for each in self._acceptors:
             each.stopping = True
         await asyncio.gather(*(each.pass_queue(max(end - loop.time(), 0)) for each in self._acceptors))
