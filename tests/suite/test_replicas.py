@@ -42,7 +42,7 @@ async def test_revoked_tokens_are_refused_within_a_second_by_every_replica(start
     assert max(max(lag.seconds.values()) for lag in found) < 1
 
 
-# Each of the eight, again and again, in tests/soak.
+# Each of the eight in tests/soak.
 async def test_nobody_notices_that_one_replica_of_each_part_is_killed(started: Replicas, people: People) -> None:
     load = Load(started, people)
     await load.start()
