@@ -82,9 +82,10 @@ def _open_on_server(
     try:
         return postgres.PostgresStore(address, service.migrations, on_commit, settings.database_connections)
     except postgres.CannotConnect as failure:
-        advice = "Start the server, or set" if failure.healing else "Set"
-        raise click.ClickException(f"cannot use {address}: {failure}. {advice} {variable} to another.") from None
+        text = f"cannot use {address}: {failure}. {failure.remedy.format(setting=variable)}."
+        raise click.ClickException(text) from None
     except MigrationFailed as failure:
-        raise click.ClickException(str(failure)) from None
+        raise click.ClickException(f"{failure} {variable} says where it is.") from None
     except peewee.PeeweeException as failure:
-        raise click.ClickException(f"cannot use {address}: {failure}. Set {variable} to another.") from None
+        why = " ".join(str(failure).split())
+        raise click.ClickException(f"cannot use {address}: {why}. Set {variable} to another.") from None

@@ -38,6 +38,8 @@ _SETTINGS = {
     # Those who look how two transactions wait for each other do not wait long.
     "deadlock_timeout": "200ms",
 }
+# A write-ahead log for a small disk.
+_SMALL_LOG = {"min_wal_size": "2MB", "max_wal_size": "4MB"}
 # What is lost with the power is of no interest to most tests.
 _HURRIED = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -111,12 +113,15 @@ def address(path: Path) -> str:
 
 
 @contextmanager
-def running(*, durable: bool = False, certificate: Path | None = None) -> Iterator[Server]:
+def running(
+    *, durable: bool = False, certificate: Path | None = None, disks: tuple[Path, Path] | None = None
+) -> Iterator[Server]:
     """A new server.
 
     Args:
         durable: What it has committed outlives its crash.
         certificate: A folder of tls.crt and tls.key, which it shows its clients.
+        disks: Small ones, for its data and for its write-ahead log.
     """
     folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
     user = _unprivileged()
@@ -129,8 +134,10 @@ def running(*, durable: bool = False, certificate: Path | None = None) -> Iterat
             os.chmod(secret.name, 0o644)
             initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
             options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
+            if disks is not None:
+                options += _on(disks, folder, user)
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        settings = {**_SETTINGS, **({} if durable else _HURRIED)}
+        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if disks else {})}
         if certificate is not None:
             settings |= {"ssl": "on", **_given(certificate, folder, user)}
         server = Server(folder, _free_port(), settings)
@@ -141,6 +148,17 @@ def running(*, durable: bool = False, certificate: Path | None = None) -> Iterat
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _on(disks: tuple[Path, Path], folder: Path, user: dict[str, int]) -> list[str]:
+    """Options for a database cluster on disks for its data and for its write-ahead log."""
+    data, log = (disk / "postgresql" for disk in disks)
+    for path in (data, log):
+        path.mkdir(0o700)
+        if user:
+            os.chown(path, user["user"], user["group"])
+    (folder / "data").symlink_to(data)
+    return [f"--waldir={log}", "--wal-segsize=1"]
 
 
 def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:
