@@ -48,6 +48,8 @@ class BackgroundTask:
                 continue
             try:
                 more = await self.step()
+                if not well:
+                    log.info("background task goes on", task=self.name)
                 well = True
             except (grpc.aio.AioRpcError, errors.Error) as failure:
                 # Another service is away, for instance.

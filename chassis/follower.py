@@ -75,6 +75,8 @@ class Follower:
         while True:
             try:
                 await self._follow_on()
+                if not well:
+                    log.info("event log is read again", log=self._name)
                 well = True
             except (grpc.aio.AioRpcError, errors.Error) as failure:
                 if well:

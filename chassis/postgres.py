@@ -167,6 +167,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         self._opened: set[psycopg.Connection[Any]] = set()
         self._pause = 0.0
         self._next_try = -math.inf
+        self._closing = threading.Event()
 
     def get_context_options(self) -> dict[str, Any]:
         return {**super().get_context_options(), "dialect": self.dialect}
@@ -216,9 +217,13 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         """Whether the last attempt to connect failed."""
         return self._pause > 0
 
-    def wait(self) -> None:
-        """Wait until it makes sense to connect again."""
-        time.sleep(max(self._next_try - time.monotonic(), 0))
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at least, until it makes sense to connect again. False: it does not any more."""
+        return not self._closing.wait(max(self._next_try - time.monotonic(), seconds))
+
+    def stop_waiting(self) -> None:
+        """End `wait`, now and later."""
+        self._closing.set()
 
     def have_patience(self, seconds: float) -> None:
         """Let statements outside of changes take so long; at most twice as long, or each call would have to say so."""
@@ -398,6 +403,7 @@ class PostgresStore(Store):
 
     def close(self) -> None:
         self._closed = True
+        self._db.stop_waiting()
         for executor in (self._writers, self._readers, self._long_reader):
             executor.shutdown()
         self._leases.close()
@@ -639,8 +645,8 @@ def _bring_up_to_date(db: PostgresDatabase, name: str, folder: Path) -> None:
                 raise CannotConnect(why, _START_IT) from None
         if not db.is_away:
             db.complaints.make("waiting for the database", why)
-        time.sleep(pause)
-        db.wait()
+        if not db.wait(pause):
+            raise CannotConnect(why, _START_IT)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 

@@ -80,6 +80,12 @@ class Server:
             self._process.wait(60)
             self._process = None
 
+    def show(self, certificate: Path) -> None:
+        """Show whoever connects in a moment the certificate in a folder: tls.crt and tls.key."""
+        assert self._process is not None
+        _given(certificate, self.folder, _unprivileged())
+        self._process.send_signal(signal.SIGHUP)
+
     def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
         """The address of a database."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"

@@ -1,4 +1,4 @@
-"""A PostgreSQL server on a full disk, of its data or its log: nothing acknowledged is lost, and with room all goes on."""
+"""A PostgreSQL server on a full disk, of its data or its log: nothing acknowledged is lost, and later all goes on."""
 
 from __future__ import annotations
 
