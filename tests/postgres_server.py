@@ -17,13 +17,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from chassis.settings import DatabaseAddress
+from tests import disks
 
 VARIABLE = "INSTA_TEST_POSTGRES"
 PASSWORD = "correct-horse"
@@ -120,18 +121,20 @@ def address(path: Path) -> str:
 
 @contextmanager
 def running(
-    *, durable: bool = False, certificate: Path | None = None, disks: tuple[Path, Path] | None = None
+    *, durable: bool = False, certificate: Path | None = None, megabytes: tuple[int, int] | None = None
 ) -> Iterator[Server]:
     """A new server.
 
     Args:
         durable: What it has committed outlives its crash.
         certificate: A folder of tls.crt and tls.key, which it shows its clients.
-        disks: Small ones, for its data and for its write-ahead log.
+        megabytes: Of disks of its own for its data and its write-ahead log, the folders data and wal. None: on that of
+            the tests.
     """
     folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
     user = _unprivileged()
-    try:
+    with ExitStack() as held:
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
         if user:
             os.chown(folder, user["user"], user["group"])
         with tempfile.NamedTemporaryFile("w", dir=folder) as secret:
@@ -140,31 +143,21 @@ def running(
             os.chmod(secret.name, 0o644)
             initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
             options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
-            if disks is not None:
-                options += _on(disks, folder, user)
+            if megabytes is not None:
+                for name, size in zip(("data", "wal"), megabytes, strict=True):
+                    disk = held.enter_context(disks.small(folder / name, size))
+                    disk.chmod(0o700)
+                    if user:
+                        os.chown(disk, user["user"], user["group"])
+                options += [f"--waldir={folder / 'wal'}", "--wal-segsize=1"]
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if disks else {})}
+        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if megabytes else {})}
         if certificate is not None:
             settings |= {"ssl": "on", **_given(certificate, folder, user)}
         server = Server(folder, _free_port(), settings)
+        held.callback(server.stop)
         server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _on(disks: tuple[Path, Path], folder: Path, user: dict[str, int]) -> list[str]:
-    """Options for a database cluster on disks for its data and for its write-ahead log."""
-    data, log = (disk / "postgresql" for disk in disks)
-    for path in (data, log):
-        path.mkdir(0o700)
-        if user:
-            os.chown(path, user["user"], user["group"])
-    (folder / "data").symlink_to(data)
-    return [f"--waldir={log}", "--wal-segsize=1"]
+        yield server
 
 
 def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
@@ -23,14 +22,14 @@ pytestmark = postgres_server.needed
 
 
 class OnSmallDisks:
-    """A server, the disks of its data and of its write-ahead log, and a store on it.
+    """A server whose data and whose write-ahead log have a small disk each, and a store on it.
 
     Attributes:
         added: The names of what was acknowledged.
     """
 
-    def __init__(self, server: Server, data: Path, log: Path) -> None:
-        self.server, self.data, self.log = server, data, log
+    def __init__(self, server: Server) -> None:
+        self.server = server
         self.store = PostgresStore(DatabaseAddress(server.database("items")), items.MIGRATIONS)
         self.added: list[str] = []
 
@@ -57,19 +56,15 @@ class OnSmallDisks:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnSmallDisks]:
-    folder = tmp_path_factory.mktemp("disks")
-    with ExitStack() as held:
-        data = held.enter_context(disks.small(folder / "data", megabytes=80))
-        log = held.enter_context(disks.small(folder / "log", megabytes=12))
-        server = held.enter_context(postgres_server.running(durable=True, disks=(data, log)))
-        made = OnSmallDisks(server, data, log)
+def small() -> Iterator[OnSmallDisks]:
+    with postgres_server.running(durable=True, megabytes=(80, 12)) as server:
+        made = OnSmallDisks(server)
         with closing(made.store):
             yield made
 
 
 async def test_without_room_for_rows_changes_are_refused_and_reads_go_on(small: OnSmallDisks) -> None:
-    ballast = disks.fill_up(small.data)
+    ballast = disks.fill_up(small.server.folder / "data")
 
     first, second = await small.refusal(), await small.refusal()
     names = await small.store.read(items.names)
@@ -83,7 +78,7 @@ async def test_without_room_for_rows_changes_are_refused_and_reads_go_on(small: 
 
 
 async def test_without_room_for_its_log_a_server_stops_and_nothing_acknowledged_is_lost(small: OnSmallDisks) -> None:
-    ballast = disks.fill_up(small.log)
+    ballast = disks.fill_up(small.server.folder / "wal")
 
     # Nobody knows what became of a change in whose middle the server gave up.
     refused = await small.refusal()
