@@ -102,7 +102,7 @@ async def test_people_use_a_suite_whose_databases_are_on_a_server_also_after_it_
             "30",
             "--likes",
             "40",
-            *("--comments", "40", "--follows", "40"),
+            *("--comments", "40", "--follows", "40", "--pictures", "0"),
             environment=suite.environment,
         )
         assert demo.returncode == 0, demo.stderr
