@@ -80,7 +80,7 @@ class Follower:
                 well = True
             except (grpc.aio.AioRpcError, errors.Error) as failure:
                 if well:
-                    log.warning("event log cannot be read", log=self._name, error=repr(failure))
+                    log.warning("event log cannot be read", log=self._name, error=errors.told(failure))
                 well = False
                 await asyncio.sleep(_SECONDS_AFTER_FAILURE)
             except Exception:
