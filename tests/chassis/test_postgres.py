@@ -218,11 +218,16 @@ async def test_of_two_changes_that_look_first_and_then_act_one_sees_what_the_oth
 async def test_what_follows_a_commit_follows_once_though_the_change_was_made_again(store: PostgresStore) -> None:
     told: list[str] = []
     runs = 0
+    both = threading.Barrier(2)
+    meeting = {"name 0", "name 1"}
 
     def rename(db: Database, name: str) -> None:
         nonlocal runs
         runs += 1
         count = items.count(db)
+        if name in meeting:
+            meeting.remove(name)
+            both.wait(10)
         after_commit(lambda: told.append(name))
         items.rename_first(db, f"{name} of {count}")
 
