@@ -162,7 +162,7 @@ def test_an_option_that_nobody_knows_is_refused(server: Server, tmp_path: Path) 
 def test_who_is_not_let_in_is_told_by_which_setting_whatever_the_command(
     server: Server, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    sentence = refused(environment(tmp_path, **{USERS: server.url(password=SECRET)}), *command)
+    sentence = refused(environment(tmp_path, **{USERS: server.url(password=f"{SECRET}%40x")}), *command)
 
     assert 'password authentication failed for user "insta"' in sentence
     assert sentence.endswith(f"Correct {USERS}, or the server.")
