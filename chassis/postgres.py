@@ -63,7 +63,7 @@ _AWAY_LATELY = "the server was away a moment ago"
 # What only a person can mend, as libpq says it, and a server that speaks English: with which SQLSTATE a server refuses
 # connections, libpq keeps to itself. Where it is said otherwise it is told after some waiting in vain.
 _PERMANENT = (
-    "password authentication failed",
+    "authentication failed",
     "no password supplied",
     "does not exist",
     "not permitted",
@@ -196,7 +196,10 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         return connection
 
     def _opened_connection(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(**self._parameters, autocommit=True)
+        try:
+            connection = psycopg.connect(**self._parameters, autocommit=True)
+        except UnicodeError:
+            raise psycopg.ProgrammingError("its host cannot be a name") from None
         # Or a number would have another type, and each statement another plan, by its size.
         connection.adapters.register_dumper(int, Int8Dumper)
         try:

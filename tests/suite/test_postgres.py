@@ -175,12 +175,13 @@ def test_who_is_not_let_in_is_told_by_which_setting_whatever_the_command(
         (lambda there: there.url(user="somebody"), "somebody"),
         (lambda there: there.url().replace(f":{PASSWORD}", ""), "no password supplied"),
         (lambda there: there.url().replace(str(there.port), "99999"), "99999"),
+        (lambda there: there.url().replace("127.0.0.1", "there..example"), "host"),
         (lambda there: there.url(password=f"{SECRET}%zz"), "cannot read this address"),
         (lambda there: f"{there.url()}?sslmode=require", "does not support SSL"),
         (lambda there: f"{there.url()}?sslmode=sometimes", "sometimes"),
         (lambda there: f"{there.url()}?connect_timeout=soon", "soon"),
     ],
-    ids=["database", "user", "no password", "port", "percent", "plaintext", "sslmode", "timeout"],
+    ids=["database", "user", "no password", "port", "host", "percent", "plaintext", "sslmode", "timeout"],
 )
 def test_what_only_a_person_can_mend_is_told_at_once(
     server: Server, tmp_path: Path, wrong: Callable[[Server], str], said: str
