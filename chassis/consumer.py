@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import peewee
 
-from chassis import logs
+from chassis import events, logs
 from chassis.models import Table
 from chassis.query import compiled, param
 from chassis.store import Database, Store
@@ -57,6 +57,8 @@ class Batch(Protocol):
     def floor_offset(self) -> int: ...
     @property
     def head_offset(self) -> int: ...
+    @property
+    def remaining_count(self) -> int: ...
 
 
 _get = compiled(Cursor.select(Cursor.epoch, Cursor.offset).where(Cursor.log == param("log")), row=Position)
@@ -155,14 +157,15 @@ def _continues(position: Position, batch: Batch) -> bool:
     """Whether nothing is missing between what was read until now and a batch."""
     if position == ("", 0):
         return batch.floor_offset == 0
-    return position.epoch == batch.epoch and batch.floor_offset <= position.offset <= batch.head_offset
+    if not events.continues(position.epoch, position.offset, batch.epoch):
+        return False
+    return batch.floor_offset <= position.offset <= batch.head_offset
 
 
 def _waiting(batch: Batch, offset: int) -> int:
-    """How many events there are after an offset; of very many, at most so many: between offsets may be gaps."""
-    if len(batch.events) == _LIMIT:
-        return batch.head_offset - offset
-    return sum(event.offset > offset for event in batch.events)
+    """How many events there are after an offset."""
+    unread: int = sum(event.offset > offset for event in batch.events)
+    return unread + batch.remaining_count
 
 
 def _consume(db: Database, name: str, position: Position, batch: Batch, apply: Callable[[Database, Any], None]) -> None:

@@ -11,11 +11,15 @@ more. A transaction that lasts, in whatever database of the server, holds back w
 
 Such numbers belong to one server. A database that was restored on another one, from a dump, is found out by the epoch,
 which names the server: its log begins anew, and its readers compare.
+
+A database that was moved (`insta move`) keeps its events and their offsets. Its log gets an epoch that tells of which
+one it is the continuation, and up to which offset the two are the same: who has read no further reads on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import zlib
 from typing import Any, NamedTuple, TypeVar
@@ -61,13 +65,16 @@ class Event(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Events in order, the offset to read on after, and of the log as a whole its epoch, floor and head."""
+    """Events in order, the offset to read on after, of the log as a whole its epoch, floor and head, and how many
+    events there are after these.
+    """
 
     events: list[Event]
     next_offset: int
     epoch: str
     floor_offset: int
     head_offset: int
+    remaining_count: int
 
 
 class State(NamedTuple):
@@ -97,6 +104,15 @@ _append_concurrently = compiled(
 _SETTLED = f"""
 SELECT CASE WHEN max(id) IS NULL THEN 0
 ELSE least(max(id), pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES} - 1) END FROM logged_event
+"""
+_TRANSACTION = "SELECT pg_current_xact_id()::text::bigint"
+_COUNT = "SELECT count(*) FROM logged_event"
+# In two steps: no two events may have one offset in between. The newest comes first then.
+_TURN_AROUND = "UPDATE logged_event SET id = -id"
+_NUMBER_DOWN = """
+UPDATE logged_event SET id = numbered.offset FROM
+(SELECT id, %s::bigint - row_number() OVER (ORDER BY id) AS offset FROM logged_event) AS numbered
+WHERE logged_event.id = numbered.id
 """
 _HOME = """
 SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
@@ -143,7 +159,7 @@ _begin_anew = compiled(
 def begin(db: Database) -> None:
     """Give the log its epoch, if it has none, or one of another server. Runs in a write, before the log is used."""
     _begin.run(db, epoch=_new_epoch(db))
-    if not state(db).epoch.endswith(_home(db)):
+    if not is_at_home(db):
         # Offsets of before may be greater than any to come. Who had read nothing is to see that something is missing.
         floor = 1 if _forget_all.run(db) else 0
         _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=floor)
@@ -156,6 +172,39 @@ def renew(db: Database) -> None:
     Consumers compare then instead of reading on, and followers start over. Runs in a write, while nobody reads.
     """
     _renew.run(db, epoch=_new_epoch(db))
+
+
+def is_at_home(db: Database) -> bool:
+    """Whether the log is one of this server, or was never used, and not restored from a dump of another."""
+    epoch = state(db).epoch
+    return not epoch or epoch.endswith(_home(db))
+
+
+def carry_on(db: Database) -> None:
+    """Go on with the log of a database that was moved into this one and is not written any more.
+
+    Its readers read on, those that are no further than it. Runs in a write, while nobody reads.
+    """
+    before = state(db)
+    if not before.epoch:
+        return
+    epoch = f"{before.epoch}+{before.head_offset}{_home(db)}"
+    if db.dialect == POSTGRESQL:
+        first = int(db.execute_sql(_TRANSACTION).fetchall()[0][0]) * _PLACES
+        if before.head_offset >= first:
+            # Events to come would be told before those that there are: their readers cannot read on, but compare.
+            ((count,),) = db.execute_sql(_COUNT).fetchall()
+            db.execute_sql(_TURN_AROUND)
+            db.execute_sql(_NUMBER_DOWN, (first,))
+            _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=first - count - 1)
+            return
+    _begin_anew.run(db, epoch=epoch, floor_offset=before.floor_offset)
+
+
+def continues(epoch: str, offset: int, now: str) -> bool:
+    """Whether a log that has the epoch `now` is the one that was read up to an offset, or was moved since."""
+    moved = re.match(rf"{re.escape(epoch)}\+(\d+)", now, re.ASCII)
+    return epoch == now or (moved is not None and offset <= int(moved[1]))
 
 
 def state(db: Database) -> State:
@@ -196,7 +245,8 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     # After the events: what was forgotten before they were read must lie below the floor.
     whole = _log.all(db)[0]
     next_offset = events[-1].offset if events else head
-    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head)
+    remaining = _count(db, next_offset, head) if len(events) == limit else 0
+    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, remaining)
 
 
 def forget(db: Database, before: int, limit: int) -> int:
@@ -205,6 +255,11 @@ def forget(db: Database, before: int, limit: int) -> int:
     if forgotten:
         _raise_floor.run(db, floor_offset=max(forgotten))
     return len(forgotten)
+
+
+def _count(db: Database, offset: int, end: int) -> int:
+    """As `between`, without counting where offsets are the count: in SQLite there are no gaps between them."""
+    return between(db, offset, end) if db.dialect == POSTGRESQL else end - offset
 
 
 def _last(db: Database) -> int:
@@ -252,6 +307,7 @@ async def answer(store: Store, draining: asyncio.Event, request: Any, response_c
     response.epoch = batch.epoch
     response.floor_offset = batch.floor_offset
     response.head_offset = batch.head_offset
+    response.remaining_count = batch.remaining_count
     return response  # type: ignore[no-any-return]
 
 

@@ -135,6 +135,7 @@ class Assembly:
             self.metrics,
             draining=self._draining,
             internal=self._served is not GATEWAY,
+            trusted_proxies=self._settings.trusted_proxies,
             admission=self._admission,
             connection_age=self._settings.connection_age_seconds or math.inf,
             longest_wait=self._settings.max_wait_milliseconds / 1000,

@@ -17,13 +17,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from chassis.settings import DatabaseAddress
+from tests import disks
 
 VARIABLE = "INSTA_TEST_POSTGRES"
 PASSWORD = "correct-horse"
@@ -38,6 +39,8 @@ _SETTINGS = {
     # Those who look how two transactions wait for each other do not wait long.
     "deadlock_timeout": "200ms",
 }
+# A write-ahead log for a small disk.
+_SMALL_LOG = {"min_wal_size": "2MB", "max_wal_size": "4MB"}
 # What is lost with the power is of no interest to most tests.
 _HURRIED = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -78,6 +81,12 @@ class Server:
             self._process.wait(60)
             self._process = None
 
+    def show(self, certificate: Path) -> None:
+        """Show whoever connects in a moment the certificate in a folder: tls.crt and tls.key."""
+        assert self._process is not None
+        _given(certificate, self.folder, _unprivileged())
+        self._process.send_signal(signal.SIGHUP)
+
     def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
         """The address of a database."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
@@ -97,30 +106,45 @@ def url(port: int, database: str) -> str:
 
 def address(path: Path) -> str:
     """The address of the database that takes the place of a file. It is made at the first mention."""
-    server = os.environ[VARIABLE]
-    name = f"t{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:20]}"
-    made = url(int(server), name)
+    port, name = int(os.environ[VARIABLE]), name_of(path)
+    made = url(port, name)
     try:
         psycopg.connect(made).close()
     except psycopg.OperationalError:
         # Another process may be faster.
         faster = suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
-        with closing(psycopg.connect(url(int(server), "postgres"), autocommit=True)) as connection, faster:
+        with closing(psycopg.connect(url(port, "postgres"), autocommit=True)) as connection, faster:
             connection.execute(f'CREATE DATABASE "{name}"')
     return made
 
 
+def name_of(path: Path) -> str:
+    """What the server calls the database that takes the place of a file."""
+    return f"t{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:20]}"
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy the database that takes the place of a file, to which nobody is connected."""
+    with closing(psycopg.connect(url(int(os.environ[VARIABLE]), "postgres"), autocommit=True)) as connection:
+        connection.execute(f'CREATE DATABASE "{name_of(target)}" TEMPLATE "{name_of(path)}"')
+
+
 @contextmanager
-def running(*, durable: bool = False, certificate: Path | None = None) -> Iterator[Server]:
+def running(
+    *, durable: bool = False, certificate: Path | None = None, megabytes: tuple[int, int] | None = None
+) -> Iterator[Server]:
     """A new server.
 
     Args:
         durable: What it has committed outlives its crash.
         certificate: A folder of tls.crt and tls.key, which it shows its clients.
+        megabytes: Of disks of its own for its data and its write-ahead log, the folders data and wal. None: on that of
+            the tests.
     """
     folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
     user = _unprivileged()
-    try:
+    with ExitStack() as held:
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
         if user:
             os.chown(folder, user["user"], user["group"])
         with tempfile.NamedTemporaryFile("w", dir=folder) as secret:
@@ -129,18 +153,21 @@ def running(*, durable: bool = False, certificate: Path | None = None) -> Iterat
             os.chmod(secret.name, 0o644)
             initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
             options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
+            if megabytes is not None:
+                for name, size in zip(("data", "wal"), megabytes, strict=True):
+                    disk = held.enter_context(disks.small(folder / name, size))
+                    disk.chmod(0o700)
+                    if user:
+                        os.chown(disk, user["user"], user["group"])
+                options += [f"--waldir={folder / 'wal'}", "--wal-segsize=1"]
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        settings = {**_SETTINGS, **({} if durable else _HURRIED)}
+        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if megabytes else {})}
         if certificate is not None:
             settings |= {"ssl": "on", **_given(certificate, folder, user)}
         server = Server(folder, _free_port(), settings)
+        held.callback(server.stop)
         server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield server
 
 
 def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:
