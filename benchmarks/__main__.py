@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import click
 from rich.console import Console
 
-from benchmarks import calls, disk, media, mix, report, scale
+from benchmarks import calls, capacity, disk, media, mix, postgresql, report, scale
 from benchmarks.options import Options
 from benchmarks.report import Part
 from benchmarks.sides import LOAD_CORE
@@ -20,6 +20,8 @@ PARTS: Mapping[str, Callable[[Options, Console], Part]] = {
     scale.NAME: scale.run,
     disk.NAME: disk.run,
     media.NAME: media.run,
+    postgresql.NAME: postgresql.run,
+    capacity.NAME: capacity.run,
 }
 
 
@@ -38,6 +40,8 @@ def main(parts: Sequence[str], rounds: int, seconds: float) -> None:
     scale: the same calls in networks of 10 thousand and 1 million posts, and up to 10 million likes.
     disk: durable writes where each sync takes 2 ms.
     media: uploads and downloads of images, and what they do to other calls.
+    postgresql: each call together, against Django REST framework, with the databases of both on one PostgreSQL server.
+    capacity: the capacity model of docs/scale.md, with what it says of a mix of calls beside what is measured of it.
     mix: feeds, timelines and new posts as DeathStarBench mixes them; the best rate with 99 of 100 calls in 20 ms.
 
     Takes two cores, one for the servers and one for the load, and a machine that does nothing else.

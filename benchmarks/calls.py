@@ -12,8 +12,8 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from benchmarks.report import Bars, Goal, Part, Rows, Verdict, figure, judged
 from benchmarks.sides import BUILD, LOAD_CORE, SERVER_CORE, Side
 
 NAME, TITLE = "calls", "Calls at saturation, one core for the server"
-_ECHO, _TOGETHER, _WORKERS, _APART, _DRF = "bare echo", "together", "two workers", "apart", "DRF"
+TOGETHER, DRF = "together", "DRF"
+_ECHO, _WORKERS, _APART = "bare echo", "two workers", "apart"
 # Where GetPost is measured; the other calls together and on DRF.
-_EVERYWHERE = (_ECHO, _TOGETHER, _WORKERS, _APART, _DRF)
+_EVERYWHERE = (_ECHO, TOGETHER, _WORKERS, _APART, DRF)
 
 # Calls at a time that keep a side busy. Apart, more of them would wait longer than a suite lets calls wait.
 # Of two workers each has as many as one alone.
@@ -51,14 +52,14 @@ _COMPARED = 50
 _COMPARE_SECONDS = 20.0
 
 _GOALS = {
-    ("GetPost", _TOGETHER, _ECHO): Goal("GetPost composed", "bare echo", 0.42, 0.48),
-    ("GetPost", _TOGETHER, _DRF): Goal("GetPost composed", "DRF", 13, 15),
-    ("ListHomeFeed", _TOGETHER, _DRF): Goal("ListHomeFeed of 20, 50 followees", "DRF", 9, 12),
-    ("GetProfile", _TOGETHER, _DRF): Goal("GetProfile", "DRF", 10, 13),
-    ("ListComments", _TOGETHER, _DRF): Goal("ListComments of 20", "DRF", 5, 7),
-    ("CreatePost", _TOGETHER, _DRF): Goal("CreatePost, durable", "DRF", 2.5, 3.5),
-    ("LikePost", _TOGETHER, _DRF): Goal("LikePost, durable", "DRF", 3, 4.5),
-    ("GetPost", _APART, _DRF): Goal("GetPost apart, mutual TLS", "DRF", 2, 3),
+    ("GetPost", TOGETHER, _ECHO): Goal("GetPost composed", "bare echo", 0.42, 0.48),
+    ("GetPost", TOGETHER, DRF): Goal("GetPost composed", "DRF", 13, 15),
+    ("ListHomeFeed", TOGETHER, DRF): Goal("ListHomeFeed of 20, 50 followees", "DRF", 9, 12),
+    ("GetProfile", TOGETHER, DRF): Goal("GetProfile", "DRF", 10, 13),
+    ("ListComments", TOGETHER, DRF): Goal("ListComments of 20", "DRF", 5, 7),
+    ("CreatePost", TOGETHER, DRF): Goal("CreatePost, durable", "DRF", 2.5, 3.5),
+    ("LikePost", TOGETHER, DRF): Goal("LikePost, durable", "DRF", 3, 4.5),
+    ("GetPost", _APART, DRF): Goal("GetPost apart, mutual TLS", "DRF", 2, 3),
 }
 # Of the processor's time for a call, and not of the calls in a second.
 _CPU_GOAL = Goal("GetPost, two workers: CPU a call", "one worker", 1.1, 1.05, at_most=True)
@@ -75,27 +76,31 @@ def run(options: Options, console: Console) -> Part:
         console.print("filling the databases ...", style="dim")
         fill(there, seed)
         for name in (_WORKERS, _APART):
-            shutil.copytree(there / _TOGETHER, there / name)
-        peer.prepare(there / _DRF, programs, seed)
+            shutil.copytree(there / TOGETHER, there / name)
+        peer.prepare(there / DRF, programs, seed)
         # Or the first who writes would wait until the disk has all this.
         os.sync()
-        return _Table(options, console, seed, there, _EVERYWHERE, programs / "gunicorn").part()
+        return Table(options, console, seed, there, _EVERYWHERE, programs / "gunicorn").part()
 
 
 def run_briefly(options: Options, console: Console, seed: Seed, folder: Path) -> Part:
     """Compare all calls and measure some, together and beside the echo: what needs no network, and no minutes."""
     fill(folder, seed)
-    return _Table(options, console, seed, folder, (_ECHO, _TOGETHER), Path(), ("GetPost", "LikePost")).part()
+    return Table(options, console, seed, folder, (_ECHO, TOGETHER), Path(), ("GetPost", "LikePost")).part()
 
 
 def fill(folder: Path, seed: Seed) -> None:
     """Make the data of the suite together, in a folder of that name."""
-    (folder / _TOGETHER).mkdir()
-    data.fill(folder / _TOGETHER, seed)
+    (folder / TOGETHER).mkdir()
+    data.fill(sides.suite_settings(folder / TOGETHER), seed)
 
 
-class _Table:
+class Table:
     """The measuring of a table.
+
+    Attributes:
+        goals: By the name of the call, whose it is, and whose it is compared with.
+        warm_up: Of sides that take longer to warm up, the seconds.
 
     Args:
         folder: Of the sides' data, each in a folder of its name.
@@ -103,6 +108,10 @@ class _Table:
         gunicorn: The program, if the Django REST framework is one of them.
         only: The kinds of call to measure. Empty: all.
     """
+
+    name, title = NAME, TITLE
+    goals: Mapping[tuple[str, str, str], Goal] = _GOALS
+    warm_up: Mapping[str, float] = _WARM_UP_SECONDS
 
     def __init__(
         self,
@@ -133,24 +142,29 @@ class _Table:
         """Measure, and sum up."""
         kinds = self._kinds.all()
         with ExitStack() as running:
-            self._running[_TOGETHER] = running.enter_context(sides.together(self._folder / _TOGETHER, self._core))
-            if _DRF in self._names:
-                self._running[_DRF] = running.enter_context(sides.drf(self._folder / _DRF, self._gunicorn, self._core))
+            self._start(running)
             for side in self._running.values():
                 self._compare(kinds, side)
-            self._running[_ECHO] = running.enter_context(sides.echo(self._answer_size, self._core))
+            if _ECHO in self._names:
+                self._running[_ECHO] = running.enter_context(sides.echo(self._answer_size, self._core))
             for number in range(self._options.rounds):
                 for kind in kinds:
                     for name in self._sides(kind):
                         with self._alone(name) as side:
                             self._note(number, kind, side, self._measure(kind, side))
             self._rss |= {name: side.rss_bytes() for name, side in self._running.items()}
-        return Part(NAME, TITLE, self._verdicts(), self._bars(), [self._rows()], self._figures())
+        return Part(self.name, self.title, self._verdicts(), self._bars(), [self._rows()], self._figures())
+
+    def _start(self, running: ExitStack) -> None:
+        """Start the sides that run all the time."""
+        self._running[TOGETHER] = running.enter_context(sides.together(self._folder / TOGETHER, self._core))
+        if DRF in self._names:
+            self._running[DRF] = running.enter_context(sides.drf(self._folder / DRF, self._gunicorn, self._core))
 
     def _sides(self, kind: Kind) -> Sequence[str]:
         if self._only and kind.name not in self._only:
             return []
-        return [name for name in self._names if kind.name == "GetPost" or name in (_TOGETHER, _DRF)]
+        return [name for name in self._names if kind.name == "GetPost" or name in (TOGETHER, DRF)]
 
     def _compare(self, kinds: Sequence[Kind], side: Side) -> None:
         """Look whether a side answers as the seed says.
@@ -177,7 +191,7 @@ class _Table:
             of_kind = [each._replace(call=each.call - first) for each in outcomes if calls[each.call][0] is kind]
             if wrong := kind.wrong(side.protocol, of_kind):
                 raise AssertionError(f"{side.name} answers {kind.name} in another way than it has to: {wrong[0]}")
-            if (kind.name, side.name) == ("GetPost", _TOGETHER):
+            if (kind.name, side.name) == ("GetPost", TOGETHER):
                 self._request_size = round(statistics.mean(len(call.message) for each, call in calls if each is kind))
                 self._answer_size = round(statistics.mean(len(each.message) for each in of_kind))
 
@@ -191,13 +205,17 @@ class _Table:
             if name in self._running:
                 yield self._running[name]
             else:
-                start = sides.workers if name == _WORKERS else sides.apart
-                with start(self._folder / name, self._core) as side:
+                with self._started(name) as side:
                     yield side
                     self._rss[name] = side.rss_bytes()
 
+    def _started(self, name: str) -> AbstractContextManager[Side]:
+        """A side that runs only while it is measured."""
+        start = sides.workers if name == _WORKERS else sides.apart
+        return start(self._folder / name, self._core)
+
     def _measure(self, kind: Kind, side: Side) -> Measured:
-        warm_up = _WARM_UP_SECONDS.get(side.name, self._options.warm_up)
+        warm_up = self.warm_up.get(side.name, self._options.warm_up)
         if side.name == _ECHO:
             # Without a token: the limit is what calls cost that carry nothing beside their messages.
             calls, tokens = [raw(echo.METHOD, b"\0" * self._request_size)], [""]
@@ -228,7 +246,7 @@ class _Table:
 
     def _tokens(self, side: Side) -> list[str]:
         if side.settings is None:
-            return peer.tokens(self._folder / _DRF, self._kinds.people)
+            return peer.tokens(self._folder / DRF, self._kinds.people)
         return data.bearers(side.settings, self._kinds.people)
 
     def _note(self, number: int, kind: Kind, side: Side, found: Measured) -> None:
@@ -243,13 +261,13 @@ class _Table:
 
     def _verdicts(self) -> list[Verdict]:
         verdicts = []
-        for (kind, side, against), goal in _GOALS.items():
+        for (kind, side, against), goal in self.goals.items():
             if pairs := self._pairs(kind, side, against):
                 ratios = [_ratio(ours.per_second, theirs.per_second) for ours, theirs in pairs]
                 verdicts.append(judged(goal, ratios, self._doubt(kind, side, against)))
-        if pairs := self._pairs("GetPost", _WORKERS, _TOGETHER):
+        if pairs := self._pairs("GetPost", _WORKERS, TOGETHER):
             ratios = [_ratio(two.cpu_seconds, one.cpu_seconds) for two, one in pairs]
-            verdicts.append(judged(_CPU_GOAL, ratios, self._doubt("GetPost", _WORKERS, _TOGETHER)))
+            verdicts.append(judged(_CPU_GOAL, ratios, self._doubt("GetPost", _WORKERS, TOGETHER)))
         return verdicts
 
     def _pairs(self, kind: str, side: str, against: str) -> list[tuple[Measured, Measured]]:
@@ -280,19 +298,20 @@ class _Table:
         return [Bars("Calls answered", "a second", rows)]
 
     def _rows(self) -> Rows:
-        headings = ("call", "side", "calls/s", "µs CPU", "busy", "p50 ms", "p99 ms")
-        rows = []
-        for (kind, side), rounds in self._measured.items():
-            middle = [
-                statistics.median(values)
-                for values in zip(
-                    *((m.per_second, m.cpu_seconds * 1e6, m.busy, m.p50 * 1e3, m.p99 * 1e3) for m in rounds),
-                    strict=True,
-                )
-            ]
-            per_second, cpu, busy, p50, p99 = middle
-            rows.append((kind, side, figure(per_second), figure(cpu), f"{busy:.0%}", figure(p50), figure(p99)))
-        return Rows("Medians of the rounds", headings, rows)
+        on_server = any(side.database is not None for side in self._running.values())
+        columns: list[tuple[str, Callable[[Measured], float], Callable[[float], str]]] = [
+            ("calls/s", lambda found: found.per_second, figure),
+            ("µs CPU", lambda found: found.cpu_seconds * 1e6, figure),
+            *([("PostgreSQL", lambda found: found.database_seconds * 1e6, figure)] if on_server else []),
+            ("busy", lambda found: found.busy, "{:.0%}".format),
+            ("p50 ms", lambda found: found.p50 * 1e3, figure),
+            ("p99 ms", lambda found: found.p99 * 1e3, figure),
+        ]
+        rows = [
+            (kind, side, *(write(statistics.median(map(of, rounds))) for _, of, write in columns))
+            for (kind, side), rounds in self._measured.items()
+        ]
+        return Rows("Medians of the rounds", ("call", "side", *(heading for heading, *_ in columns)), rows)
 
     def _figures(self) -> dict[str, Any]:
         return {
@@ -304,6 +323,7 @@ class _Table:
                     "side": side,
                     "per_second": [each.per_second for each in rounds],
                     "cpu_microseconds": [each.cpu_seconds * 1e6 for each in rounds],
+                    "database_microseconds": [each.database_seconds * 1e6 for each in rounds],
                     "busy": [each.busy for each in rounds],
                     "disk": [each.disk for each in rounds],
                     "p50_milliseconds": [each.p50 * 1e3 for each in rounds],

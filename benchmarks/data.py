@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
-from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -81,10 +80,10 @@ class Seed:
         return followees
 
 
-def fill(data: Path, seed: Rows) -> None:
+def fill(settings: Settings, seed: Rows) -> None:
     """Put rows into the databases of a suite, which are empty or not there."""
     now = clock.now()
-    with bulk.open_stores(Settings(data=data)) as stores:
+    with bulk.open_stores(settings) as stores:
         users, posts, social = stores["users"], stores["posts"], stores["social"]
         _load(users, range(1, seed.users + 1), add_people)
         titles = ((author, TITLE.format(number)) for number, author in enumerate(seed.authors))
@@ -96,11 +95,10 @@ def fill(data: Path, seed: Rows) -> None:
 
 
 def add_people(user_ids: Sequence[int], db: Database) -> None:
-    """Add accounts named u1, u2 and so on, to which nobody can log in."""
+    """Add accounts named u1, u2 and so on, to which nobody can log in; of empty databases these are their ids."""
     now = clock.now()
     rows: Iterable[dict[Any, Any]] = (
         {
-            User.id: user_id,
             User.username: f"u{user_id}",
             User.username_key: f"u{user_id}",
             User.email: f"u{user_id}@example.com",

@@ -269,7 +269,10 @@ def main() -> None:
     load = Load(**{**given, "calls": [Call(*each) for each in given["calls"]]})
     if load.core is not None:
         os.sched_setaffinity(0, {load.core})
-    json.dump(uvloop.run(_run(load)), sys.stdout)
+    outcomes = json.dumps(uvloop.run(_run(load)))
+    # Not by sys.stdout: where PYTHONUNBUFFERED is set it writes what a pipe has room for, and forgets the rest.
+    with open(sys.stdout.fileno(), "w", closefd=False) as whole:
+        whole.write(outcomes)
 
 
 if __name__ == "__main__":

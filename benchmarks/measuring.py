@@ -22,7 +22,8 @@ class Measured:
     Attributes:
         per_second: Calls that were answered well in each second.
         cpu_seconds: Of all processes of the side, for each of these calls.
-        busy: How much of its core the side used, 1.0 for all.
+        database_seconds: The same of its database server, which shares its core.
+        busy: How much of its core the side used, and its database server, 1.0 for all.
         disk: How much of the time the core waited for a disk, with nothing else to do.
         p50, p99: Of the seconds that calls took which were due and answered well.
         codes: How often each status code came, of these calls.
@@ -39,6 +40,7 @@ class Measured:
     codes: Counter[str]
     kept: Sequence[Outcome] = field(default=(), repr=False)
     generator_busy: float = 0.0
+    database_seconds: float = 0.0
 
     @property
     def counts(self) -> bool:
@@ -54,16 +56,16 @@ def measure(side: Side, load: Load) -> Measured:
 
 def observe(side: Side, load: Load) -> tuple[Measured, list[Outcome]]:
     """Put a load on a side. All outcomes stand beside what came of it, those of the warm-up as well."""
-    at: list[tuple[float, float, float, float]] = []
+    at: list[tuple[float, float, float, float, float]] = []
     running = Running(load)
 
     def look() -> None:
         disk, load_cpu = processes.disk_seconds(SERVER_CORE), processes.cpu_seconds(running.pid)
-        at.append((time.perf_counter(), side.cpu_seconds(), disk, load_cpu))
+        at.append((time.perf_counter(), side.cpu_seconds(), side.database_seconds(), disk, load_cpu))
 
     outcomes = running.outcomes(look, look)
-    (began, cpu_before, disk_before, load_before), (ended, cpu_after, disk_after, load_after) = at
-    cpu = cpu_after - cpu_before
+    (began, *before), (ended, *after) = at
+    cpu, database, disk, load_cpu = (later - earlier for earlier, later in zip(before, after, strict=True))
     last = max((each.due + each.seconds for each in outcomes), default=0.0)
     # Calls that are made once may have run out.
     length = min(load.seconds, last) if load.once else load.seconds
@@ -75,12 +77,13 @@ def observe(side: Side, load: Load) -> tuple[Measured, list[Outcome]]:
     measured = Measured(
         per_second=answered / length if answered else 0.0,
         cpu_seconds=cpu / answered if answered else 0.0,
-        busy=cpu / (ended - began),
-        disk=(disk_after - disk_before) / (ended - began),
+        busy=(cpu + database) / (ended - began),
+        disk=disk / (ended - began),
         p50=quantile(seconds, 0.5),
         p99=quantile(seconds, 0.99),
         codes=Counter(each.code for each in due),
-        generator_busy=(load_after - load_before) / (ended - began),
+        generator_busy=load_cpu / (ended - began),
+        database_seconds=database / answered if answered else 0.0,
     )
     return measured, outcomes
 

@@ -37,7 +37,7 @@ MOST_SLOWER = 2.0
 LEAST_MEGABYTES_PER_SECOND = 200.0
 MOST_GROWTH = 1.1
 
-_PHOTO = (3000, 2000)
+PHOTO = (3000, 2000)
 # High enough for a variant of some megabytes.
 _POSTER = (1080, 16_000)
 _MEGABYTE = 1024 * 1024
@@ -101,7 +101,7 @@ class _Measuring:
         self._tokens = tokens
         self._options = options
         self._console = console
-        self._photo = photo(_PHOTO, seed=1)
+        self._photo = photo(PHOTO, seed=1)
         self._poster = photo(_POSTER, seed=2)
 
     def round(self) -> Round:
@@ -134,7 +134,7 @@ class _Measuring:
         async with grpc.aio.insecure_channel(self._side.address) as channel:
             stub = media_pb2_grpc.MediaServiceStub(channel)
             for _ in range(times):
-                media = await _uploaded(stub, image, self._tokens[0])
+                media = await upload(stub, image, self._tokens[0])
             return media
 
     def _get_posts(self) -> Measured:
@@ -176,7 +176,7 @@ class _Measuring:
 
             async def uploader(token: str) -> None:
                 while not stopping.is_set():
-                    media = await _uploaded(stub, self._photo, token)
+                    media = await upload(stub, self._photo, token)
                     uploaded.append(media)
                     delete = media_pb2.DeleteMediaRequest(media_id=media.id)
                     await stub.DeleteMedia(delete, metadata=_metadata(token), timeout=60)
@@ -240,7 +240,7 @@ def _metadata(token: str) -> tuple[tuple[str, str]]:
     return (("authorization", token),)
 
 
-async def _uploaded(stub: Any, image: bytes, token: str) -> media_pb2.Media:
+async def upload(stub: Any, image: bytes, token: str) -> media_pb2.Media:
     """Upload an image, again if the suite is too busy."""
     while True:
         try:

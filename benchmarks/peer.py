@@ -4,6 +4,7 @@ seed command, and then what `data.Seed` has beyond that."""
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -13,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
+
 from benchmarks import data
 from benchmarks.data import Seed
-from benchmarks.sides import BUILD
+from benchmarks.sides import BUILD, DATABASE_URL
 
 SOURCE = Path(__file__).parent / "peers" / "drf"
 _DATABASE = "db.sqlite3"
@@ -58,9 +61,25 @@ def prepare(folder: Path, programs: Path, seed: Seed) -> None:
         )
 
 
+def prepare_on_server(folder: Path, programs: Path, seed: Seed, url: str) -> None:
+    """Make a folder with the server's code, and fill its database on a PostgreSQL server, which is empty."""
+    shutil.copytree(SOURCE, folder)
+    environment = {**os.environ, DATABASE_URL: url}
+    # First what others refer to, which SQLite does not ask for.
+    for command in (["migrate", "auth"], ["seed", f"--users={seed.users}", f"--posts={seed.posts}"]):
+        manage = [str(programs / "python"), "manage.py", *command]
+        subprocess.run(manage, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    with closing(psycopg.connect(url, autocommit=True)) as database, database.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO app_postcomment (comment_text, created_at, updated_at, user_id, post_id)"
+            " VALUES (%s, now(), now(), %s, %s)",
+            [(data.TEXT, user, post) for post, user in seed.discussion],
+        )
+
+
 def tokens(folder: Path, user_ids: Sequence[int]) -> list[str]:
     """What authorises these users, as a `Load` takes it."""
-    made = {user: hashlib.sha1(f"u{user}".encode()).hexdigest() for user in user_ids}
+    made = _keys(user_ids)
     with closing(sqlite3.connect(folder / _DATABASE)) as database, database:
         database.executemany(
             "INSERT INTO authtoken_token (key, created, user_id) VALUES (?, datetime(), ?) ON CONFLICT DO NOTHING",
@@ -68,6 +87,23 @@ def tokens(folder: Path, user_ids: Sequence[int]) -> list[str]:
         )
         there: Mapping[int, str] = dict(database.execute("SELECT user_id, key FROM authtoken_token"))
     return [f"Token {there[user]}" for user in user_ids]
+
+
+def tokens_on_server(url: str, user_ids: Sequence[int]) -> list[str]:
+    """`tokens` of a database on a PostgreSQL server."""
+    made = _keys(user_ids)
+    with closing(psycopg.connect(url, autocommit=True)) as database:
+        with database.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO authtoken_token (key, created, user_id) VALUES (%s, now(), %s) ON CONFLICT DO NOTHING",
+                [(key, user) for user, key in made.items()],
+            )
+        there: Mapping[int, str] = dict(database.execute("SELECT user_id, key FROM authtoken_token").fetchall())
+    return [f"Token {there[user]}" for user in user_ids]
+
+
+def _keys(user_ids: Sequence[int]) -> dict[int, str]:
+    return {user: hashlib.sha1(f"u{user}".encode()).hexdigest() for user in user_ids}
 
 
 def _version() -> str:

@@ -29,6 +29,28 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
+def ended_seconds(pid: int) -> float:
+    """What the processes that a process had started, and that have ended, had used of the processor."""
+    fields = _fields(pid)
+    return (int(fields[13]) + int(fields[14])) * _TICK
+
+
+def living_seconds(pid: int) -> dict[int, float]:
+    """What a process and all that it started have used of the processor, each that lives."""
+    used = {}
+    for each in tree(pid):
+        with suppress(*_GONE):
+            used[each] = cpu_seconds(each)
+    return used
+
+
+def title(pid: int) -> str:
+    """What a process calls itself: its command line, or what it put in its place. Empty: it is gone."""
+    with suppress(*_GONE):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
 def disk_seconds(core: int) -> float:
     """How long a core had nothing to do until a disk would be done."""
     for line in Path("/proc/stat").read_text().splitlines():

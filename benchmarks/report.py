@@ -160,6 +160,7 @@ def save(part: Part, settings: Mapping[str, Any], folder: Path = BUILD) -> Path:
         "settings": dict(settings),
         "goals": [{**asdict(verdict), "verdict": verdict.word} for verdict in part.verdicts],
         **part.figures,
+        "tables": [asdict(rows) for rows in part.tables],
     }
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
@@ -274,12 +275,14 @@ COLORS = {
     "together": "#2f6fde",
     "two workers": "#6fb1ff",
     "apart": "#19a38c",
+    "1 % traced": "#8fb8f7",
     "DRF": "#e08a2e",
     "10k posts, 10k likes": "#a9cbff",
     "1M posts, 1M likes": "#5b93f0",
     "1M posts, 10M likes": "#1f4fae",
     "usual disk": "#8a8f98",
     "2 ms a sync": "#2f6fde",
+    "model": "#8a8f98",
 }
 
 

@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from benchmarks import load, processes
-from chassis.settings import Settings
+from chassis.settings import DatabaseAddress, Settings, database_variable
 
 SERVER_CORE, LOAD_CORE = 0, 1
 # Of two cores or more the load has its own; on one there is nothing to measure.
@@ -31,6 +33,10 @@ _GUNICORN_READY = re.compile(r"Listening at: http://(\S+) .*Booting worker", re.
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _LOOPBACK = "127.0.0.1:0"
+# Where the peer's database is, if it is on a PostgreSQL server.
+DATABASE_URL = "DATABASE_URL"
+NO_DATABASES: Mapping[str, DatabaseAddress] = MappingProxyType({})
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Side:
         settings: Of a suite.
         log: What its processes wrote to standard error.
         core: On which all of them run. None: any.
+        database: The process of the database server that it uses, which started all others. None: it needs none.
     """
 
     name: str
@@ -52,10 +59,17 @@ class Side:
     settings: Settings | None = None
     log: Path | None = None
     core: int | None = None
+    database: int | None = None
 
     def cpu_seconds(self) -> float:
         """What all its processes have used of the processor."""
         return sum(processes.cpu_seconds(pid) for pid in processes.tree(self.process.pid))
+
+    def database_seconds(self) -> float:
+        """What all processes of its database server have used of the processor."""
+        if self.database is None:
+            return 0.0
+        return sum(processes.living_seconds(self.database).values()) + processes.ended_seconds(self.database)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -88,46 +102,67 @@ def echo(size: int, core: int | None = SERVER_CORE) -> Iterator[Side]:
 
 
 def together(
-    data: Path, core: int | None = SERVER_CORE, module: Sequence[str] = ("suite",)
+    data: Path,
+    core: int | None = SERVER_CORE,
+    module: Sequence[str] = ("suite",),
+    databases: Mapping[str, DatabaseAddress] = NO_DATABASES,
+    environment: Mapping[str, str] = NOTHING,
 ) -> AbstractContextManager[Side]:
     """A suite in one process, on a folder of data.
 
     Args:
         module: What to run as the `insta` command, and arguments that come before its own.
+        databases: Those that are on a PostgreSQL server, by the name of the service.
+        environment: Further variables.
     """
-    return _suite("together", [*module, *_TOGETHER], data, core)
+    return _suite("together", [*module, *_TOGETHER], suite_settings(data, databases), core, environment)
 
 
 def workers(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
     """A suite of two workers."""
-    return _suite("two workers", ["suite", *_WORKERS], data, core)
+    return _suite("two workers", ["suite", *_WORKERS], suite_settings(data), core)
 
 
 def apart(data: Path, core: int | None = SERVER_CORE) -> AbstractContextManager[Side]:
     """A suite of four processes, with mutual TLS between them."""
-    return _suite("apart", ["suite", *_APART], data, core)
+    return _suite("apart", ["suite", *_APART], suite_settings(data), core)
+
+
+def suite_settings(data: Path, databases: Mapping[str, DatabaseAddress] = NO_DATABASES) -> Settings:
+    """The settings of a suite, as far as they say where its databases are."""
+    addresses: dict[str, Any] = {f"{name}_database_url": address for name, address in databases.items()}
+    return Settings(data=data, **addresses)
 
 
 @contextmanager
-def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE) -> Iterator[Side]:
+def drf(data: Path, gunicorn: Path, core: int | None = SERVER_CORE, database: str = "") -> Iterator[Side]:
     """The Django REST framework server.
 
     Args:
         data: A folder that `peer.prepare` filled, with the code in it.
         gunicorn: The program.
+        database: The address of its database on a PostgreSQL server. Empty: it is a file in the folder.
     """
     command = [str(gunicorn), "-w", "1", "-k", "gthread", "--threads", "4", "--keep-alive", "30", "-b", _LOOPBACK]
     # It is no hung worker that stands still while others are measured: gunicorn would replace it.
     command += ["--timeout", "600", "--no-control-socket", "--chdir", str(data), "site_wsgi:application"]
-    with _started(command, os.environ, core, _GUNICORN_READY, stderr=subprocess.STDOUT) as (there, at):
+    environment = {**os.environ, DATABASE_URL: database}
+    with _started(command, environment, core, _GUNICORN_READY, stderr=subprocess.STDOUT) as (there, at):
         yield Side("DRF", at, there, load.HTTP, core=core)
 
 
 @contextmanager
-def _suite(name: str, command: Sequence[str], data: Path, core: int | None) -> Iterator[Side]:
+def _suite(
+    name: str,
+    command: Sequence[str],
+    settings: Settings,
+    core: int | None,
+    environment: Mapping[str, str] = NOTHING,
+) -> Iterator[Side]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("INSTA_", "PROMETHEUS_"))},
-        "INSTA_DATA": str(data),
+        "INSTA_DATA": str(settings.data),
+        **{database_variable(name): address.url for name, address in settings.database_addresses.items()},
         "INSTA_LISTEN": _LOOPBACK,
         "INSTA_METRICS_LISTEN": _LOOPBACK,
         "INSTA_MEDIA_LISTEN": _LOOPBACK,
@@ -135,14 +170,15 @@ def _suite(name: str, command: Sequence[str], data: Path, core: int | None) -> I
         "INSTA_POSTS_ADDRESS": _LOOPBACK,
         "INSTA_SOCIAL_ADDRESS": _LOOPBACK,
         "INSTA_MUTATIONS_PER_MINUTE": "0",
+        **environment,
     }
-    log = data / "suite.log"
+    log = settings.data / "suite.log"
     command = (sys.executable, "-m", *command)
     with (
         log.open("a") as errors,
         _started(command, environment, core, _SUITE_READY, stderr=errors.fileno()) as (there, at),
     ):
-        yield Side(name, at, there, settings=Settings(data=data), log=log, core=core)
+        yield Side(name, at, there, settings=settings, log=log, core=core)
 
 
 @contextmanager
@@ -154,7 +190,7 @@ def _started(
     stderr: int | None = None,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process, and the address that it named when it was ready."""
-    with _on_core(core):
+    with on_core(core):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         yield process, _announced(process, ready)
@@ -169,7 +205,7 @@ def _started(
 
 
 @contextmanager
-def _on_core(core: int | None) -> Iterator[None]:
+def on_core(core: int | None) -> Iterator[None]:
     """What this thread starts stays on a core, with all its threads and what it starts in turn: they inherit it.
 
     To say so between fork and exec would let gRPC's handlers of a fork run there, which may end the process.

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import itertools
 import math
+import queue
 import random
 import threading
 import time
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate
+from typing import Any, Concatenate, NamedTuple
 
 import peewee
 import psycopg
@@ -359,7 +360,7 @@ class PostgresStore(Store):
         self._on_commit = on_commit
         self._closed = False
         writers = (connections - _OTHER_CONNECTIONS) // 2
-        self._readers = ThreadPoolExecutor(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
+        self._readers = _Threads(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
         self._writers = ThreadPoolExecutor(writers, "postgres-writer")
         self._long_reader = ThreadPoolExecutor(1, "postgres-long-reader", self._be_patient)
         self._one_by_one = threading.Lock()
@@ -376,7 +377,9 @@ class PostgresStore(Store):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        return await self._on_thread(self._readers, self._read, partial(query, self._db, *args, **kwargs))
+        if self._closed:
+            raise errors.unavailable()
+        return await self._readers.run(self._read, partial(query, self._db, *args, **kwargs))
 
     async def read_long(
         self,
@@ -568,6 +571,95 @@ class PostgresStore(Store):
         if self._db.mine.failure == _QUERY_CANCELED:
             return errors.deadline_exceeded()
         return failure
+
+
+class _Job(NamedTuple):
+    """Work for a thread, and who waits for it."""
+
+    run: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    context: contextvars.Context
+
+
+class _Answer(NamedTuple):
+    """What came of it."""
+
+    future: asyncio.Future[Any]
+    result: Any
+    failure: BaseException | None
+
+
+class _Threads:
+    """Threads that work, each in the context of who waits for it.
+
+    To hand a read to a ThreadPoolExecutor takes about as long as the read itself, and here half of that: all answers
+    that are there when an event loop wakes up are given at once.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # Of loops that are about to wake up.
+        self._answers: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+        self._answering = threading.Lock()
+        self._threads = [threading.Thread(target=self._work, name=f"{name}_{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, work: Callable[[Callable[[], Result]], Result], query: Callable[[], Result]) -> Result:
+        """Do something on a thread. What is cancelled before a thread takes it up does not begin."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._jobs.put(_Job(partial(work, query), future, loop, contextvars.copy_context()))
+        return await future
+
+    def shutdown(self) -> None:
+        """Finish what was begun or waits."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if job.future.cancelled():
+                continue
+            result = None
+            failure: BaseException | None = None
+            try:
+                result = job.context.run(job.run)
+            except StopIteration as raised:
+                # A future takes none.
+                failure = RuntimeError("a read raised StopIteration")
+                failure.__cause__ = raised
+            except BaseException as raised:
+                failure = raised
+            self._tell(job.loop, _Answer(job.future, result, failure))
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, answer: _Answer) -> None:
+        with self._answering:
+            told = self._answers.get(loop)
+            if told is not None:
+                told.append(answer)
+                return
+            self._answers[loop] = [answer]
+        try:
+            loop.call_soon_threadsafe(self._give, loop)
+        except RuntimeError:
+            # It is closed: nobody waits.
+            with self._answering:
+                self._answers.pop(loop)
+
+    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._answering:
+            answers = self._answers.pop(loop)
+        for future, result, failure in answers:
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
 
 
 class _Leases:

@@ -16,9 +16,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -74,6 +75,12 @@ class Server:
                 raise AssertionError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that started all others."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it: with SIGINT at once and in order, with SIGQUIT as if it had crashed."""
         if self._process is not None:
@@ -90,6 +97,17 @@ class Server:
     def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
         """The address of a database."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def run(self, statement: str, each_database: bool = False) -> None:
+        """Run a statement on the server, or in each database but the templates."""
+        names = ["postgres"]
+        if each_database:
+            with closing(psycopg.connect(self.url())) as connection:
+                found = connection.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate")
+                names = [name for (name,) in found]
+        for name in names:
+            with closing(psycopg.connect(self.url(name), autocommit=True)) as connection:
+                connection.execute(statement)
 
     def database(self, name: str, template: DatabaseAddress | None = None) -> str:
         """Make a database, empty or as a copy that nobody is connected to. Its address."""
@@ -131,7 +149,12 @@ def copy(path: Path, target: Path) -> None:
 
 @contextmanager
 def running(
-    *, durable: bool = False, certificate: Path | None = None, megabytes: tuple[int, int] | None = None
+    *,
+    durable: bool = False,
+    certificate: Path | None = None,
+    megabytes: tuple[int, int] | None = None,
+    folder: Path | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A new server.
 
@@ -140,8 +163,10 @@ def running(
         certificate: A folder of tls.crt and tls.key, which it shows its clients.
         megabytes: Of disks of its own for its data and its write-ahead log, the folders data and wal. None: on that of
             the tests.
+        folder: In which its own is made. None: where the system keeps what is temporary.
+        settings: Beside its usual ones, or in place of them.
     """
-    folder = Path(tempfile.mkdtemp(prefix="insta-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="insta-postgres-", dir=folder)).absolute()
     user = _unprivileged()
     with ExitStack() as held:
         held.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -161,16 +186,16 @@ def running(
                         os.chown(disk, user["user"], user["group"])
                 options += [f"--waldir={folder / 'wal'}", "--wal-segsize=1"]
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if megabytes else {})}
+        chosen = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if megabytes else {}), **(settings or {})}
         if certificate is not None:
-            settings |= {"ssl": "on", **_given(certificate, folder, user)}
-        server = Server(folder, _free_port(), settings)
+            chosen |= {"ssl": "on", **_given(certificate, folder, user)}
+        server = Server(folder, _free_port(), chosen)
         held.callback(server.stop)
         server.start()
         yield server
 
 
-def _given(certificate: Path, folder: Path, user: dict[str, int]) -> dict[str, str]:
+def _given(certificate: Path, folder: Path, user: dict[str, Any]) -> dict[str, str]:
     """Settings for copies that nobody but the server can read, as it wants them."""
     settings = {"ssl_cert_file": folder / "tls.crt", "ssl_key_file": folder / "tls.key"}
     for path in settings.values():
@@ -191,7 +216,7 @@ def _binary(name: str) -> str:
     return str(versions[-1])
 
 
-def _unprivileged() -> dict[str, int]:
+def _unprivileged() -> dict[str, Any]:
     """Whom to run the server as: it refuses to run as root."""
     if os.getuid():
         return {}

@@ -20,7 +20,7 @@ SIZE = Size("tiny", 400, 150, 3_000, 400, star_followers=100, hit_likes=100, rea
 def test_uploads_and_downloads_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "KEPT", tmp_path / "networks")
     monkeypatch.setattr(media, "BUILD", tmp_path)
-    monkeypatch.setattr(media, "_PHOTO", (300, 200))
+    monkeypatch.setattr(media, "PHOTO", (300, 200))
     monkeypatch.setattr(media, "_POSTER", (300, 400))
     said = io.StringIO()
     console = Console(file=said, width=120)

@@ -169,7 +169,7 @@ def test_the_mix_is_made_answered_and_looked_at(world: World, tmp_path: Path) ->
     """Who takes people for friends of nobody finds the same suite wrong."""
     lonely = copy(world)
     lonely.friends = {user: set() for user in world.friends}
-    data.fill(tmp_path / "suite", world)
+    data.fill(sides.suite_settings(tmp_path / "suite"), world)
     with sides.together(tmp_path / "suite", core=None) as side:
         settings = side.settings
         assert settings is not None

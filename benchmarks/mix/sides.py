@@ -26,8 +26,8 @@ def suite(folder: Path, world: World, pinned: bool = True) -> Iterator[Contestan
         pinned: Whether server and load have a core each.
     """
     core = SERVER_CORE if pinned else None
-    data.fill(folder, world)
     settings = Settings(data=folder)
+    data.fill(settings, world)
     everybody = range(1, world.users + 1)
     with sides.together(folder, core) as side:
         yield Contestant(side, Grpc(), world, lambda: data.bearers(settings, everybody), pinned)

@@ -37,14 +37,14 @@ class PostServicer(posts_pb2_grpc.PostServiceServicer):
         return await self._replies.write(request, posts_pb2.CreatePostResponse, create)
 
     async def GetPost(self, request: posts_pb2.GetPostRequest, context: object) -> posts_pb2.GetPostResponse:
-        post = await self._store.read(posts.get, request.post_id)
-        (found,) = await self._with_media([post])
-        return posts_pb2.GetPostResponse(post=found)
+        post, media = await self._store.read(posts.get_with_media, request.post_id)
+        return posts_pb2.GetPostResponse(post=self._messages.post(post, media))
 
     async def BatchGetPosts(
         self, request: posts_pb2.BatchGetPostsRequest, context: object
     ) -> posts_pb2.BatchGetPostsResponse:
-        found = await self._with_media(await self._store.read(posts.batch, request.post_ids))
+        rows, media = await self._store.read(posts.batch_with_media, request.post_ids)
+        found = self._messages.posts(rows, media)
         if fitting(found) < len(found):
             text = f"the {len(found)} posts are too large for one answer: ask for fewer at once, half of them or so"
             raise errors.ResourceExhausted(Reason.REASON_ANSWER_TOO_LARGE, text)

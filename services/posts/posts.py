@@ -122,9 +122,19 @@ def get(db: Database, post_id: int) -> PostRow:
     return post
 
 
-def batch(db: Database, post_ids: Sequence[int]) -> list[PostRow]:
-    """Read the posts among `post_ids` that exist, each once."""
-    return _by_ids.all(db, ids=post_ids)
+def get_with_media(db: Database, post_id: int) -> tuple[PostRow, list[MediaRow]]:
+    """Read one post and its images.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    return get(db, post_id), records.of_posts(db, [post_id])
+
+
+def batch_with_media(db: Database, post_ids: Sequence[int]) -> tuple[list[PostRow], list[MediaRow]]:
+    """Read the posts among `post_ids` that exist, each once, and their images."""
+    found = _by_ids.all(db, ids=post_ids)
+    return found, records.of_posts(db, [post.id for post in found])
 
 
 def by_author(db: Database, author_id: int, below: int, limit: int) -> list[PostRow]:
@@ -194,4 +204,4 @@ def delete(db: Database, caller: Caller, post_id: int) -> None:
 
 def missing(db: Database, post_ids: Sequence[int]) -> list[int]:
     """Those of `post_ids` that do not exist."""
-    return list(set(post_ids) - {post.id for post in batch(db, post_ids)})
+    return list(set(post_ids) - {post.id for post in _by_ids.all(db, ids=post_ids)})

@@ -195,6 +195,57 @@ async def test_many_writers_at_once_lose_no_event_to_a_reader(store: PostgresSto
     assert sorted(read, key=int) == list(map(str, range(count)))
 
 
+async def test_a_read_that_was_cancelled_before_it_began_does_not_begin(store: PostgresStore) -> None:
+    go, began = threading.Event(), []
+
+    def hold(db: Database) -> None:
+        go.wait(20)
+
+    def note(db: Database) -> None:
+        began.append(True)
+
+    # As many as read at a time, and then one that has to wait.
+    holding = [asyncio.create_task(store.read(hold)) for _ in range(_CONNECTIONS)]
+    waiting = asyncio.create_task(store.read(note))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go.set()
+    await asyncio.gather(*holding)
+
+    assert await store.read(lambda db: 7) == 7
+    assert not began
+
+
+async def test_a_read_that_fails_fails_alone(store: PostgresStore) -> None:
+    def fail(db: Database, failure: Exception) -> None:
+        raise failure
+
+    failures = [LookupError("gone"), StopIteration()]
+    reads = [store.read(fail, failure) for failure in failures] + [store.read(lambda db: None)]
+    gone, stopped, read = await asyncio.gather(*reads, return_exceptions=True)
+
+    assert gone is failures[0]
+    assert isinstance(stopped, RuntimeError)
+    assert read is None
+
+
+def test_reads_of_several_event_loops_are_answered_each_in_its_own(address: DatabaseAddress) -> None:
+    store = open_store(address)
+
+    async def read_many(first: int) -> list[int]:
+        return await asyncio.gather(*(store.read(lambda db, n=n: n) for n in range(first, first + 200)))
+
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda first: asyncio.run(read_many(first)), range(0, 4_000, 1_000)))
+    finally:
+        store.close()
+
+    assert found == [list(range(first, first + 200)) for first in range(0, 4_000, 1_000)]
+
+
 async def test_of_two_changes_that_look_first_and_then_act_one_sees_what_the_other_did(store: PostgresStore) -> None:
     """Each adds an item if there is one only."""
     both = threading.Barrier(2)
