@@ -72,6 +72,8 @@ class RemoteChannel:
             ("grpc.dns_min_time_between_resolutions_ms", 2000),
             # Else all channels of a process to one address share a connection, also those of two suites.
             ("grpc.use_local_subchannel_pool", 1),
+            # What an environment names as its proxy is for what is outside.
+            ("grpc.enable_http_proxy", 0),
         ]
         if peer is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)

@@ -19,6 +19,9 @@ _IDEMPOTENT = (
 )
 # gRPC itself answers CANCELLED to what meets the stop of a server on its way.
 _RETRYABLE = ["UNAVAILABLE", "CANCELLED"]
+# The most that gRPC takes. A replica that dies may leave hundreds of calls of one client: less than half of so many are
+# tried again at once.
+_MOST_TOKENS = 1000
 
 
 def between_parts(services: Sequence[descriptor.ServiceDescriptor]) -> str:
@@ -75,5 +78,5 @@ def _config(methods: list[dict[str, Any]]) -> dict[str, Any]:
         "healthCheckConfig": {"serviceName": ""},
         "methodConfig": methods,
         # Of many calls that fail not all are tried again: that would make it worse.
-        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        "retryThrottling": {"maxTokens": _MOST_TOKENS, "tokenRatio": 0.1},
     }

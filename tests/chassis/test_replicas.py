@@ -182,3 +182,29 @@ async def test_no_call_notices_that_a_replica_is_stopped_in_order(issuer: Issuer
             assert one.server is not None
             await one.server.drain(10)
             stopped.set()
+
+
+async def test_all_calls_that_a_replica_leaves_without_an_answer_are_made_again(issuer: Issuer, token: Any) -> None:
+    async with AsyncExitStack() as stack:
+        one, another = [await stack.enter_async_context(running("remote", issuer, max_calls=400)) for _ in range(2)]
+        channel = await stack.enter_async_context(channel_to(together((one, another))))
+        posts = posts_pb2_grpc.PostServiceStub(channel)
+        while not one.servicer.requests or not another.servicer.requests:
+            await posts.GetPost(GET, metadata=token)
+        held = 0
+
+        async def hold(request: posts_pb2.GetPostRequest) -> posts_pb2.GetPostResponse:
+            nonlocal held
+            held += 1
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        one.servicer.script = hold
+        calls = [asyncio.ensure_future(posts.GetPost(GET, metadata=token, timeout=20)) for _ in range(300)]
+        async with asyncio.timeout(20):
+            while held < 150:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert one.server is not None
+        await one.server.drain(0)
+
+        assert {answer.post.id for answer in await asyncio.gather(*calls)} == {5}
