@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -173,7 +174,7 @@ class Containers:
         """Run Python in a container of a part. Returns what it printed."""
         return self.compose("exec", "-T", service, "python", "-c", script, *arguments).strip()
 
-    def kill(self, *containers: Container) -> None:
+    async def kill(self, *containers: Container) -> None:
         """Let containers crash: the first process of each is killed, as the kernel does where memory is short.
 
         `docker kill` would count as a stop that is meant. From within a container nobody can kill its first process;
@@ -181,13 +182,14 @@ class Containers:
         """
         pids = [str(one.state["Pid"]) for one in containers]
         script = ("--entrypoint=sh", "insta", "-c", 'kill -KILL "$@"', "sh", *pids)
-        self._run("docker", "run", "--rm", "--pid=host", "--network=none", "--user=0", *script)
+        # Calls go on meanwhile.
+        await asyncio.to_thread(self._run, "docker", "run", "--rm", "--pid=host", "--network=none", "--user=0", *script)
 
     async def back(self, container: Container) -> None:
         """Wait until the engine has started a container once more that was killed."""
 
         async def restarted() -> bool:
-            (known,) = json.loads(self._run("docker", "inspect", container.id))
+            (known,) = json.loads(await asyncio.to_thread(self._run, "docker", "inspect", container.id))
             now = Container(container.service, known)
             return bool(known["RestartCount"] > container.known["RestartCount"] and now.state["Running"])
 

@@ -118,7 +118,7 @@ async def test_what_crashes_comes_back_with_all_that_was_answered(containers: Co
     for service in containers.form.listening:
         crashed = containers.of(service)
 
-        containers.kill(*crashed)
+        await containers.kill(*crashed)
 
         for one in crashed:
             await containers.back(one)

@@ -107,7 +107,8 @@ async def test_a_file_is_uploaded_straight_to_the_bucket_with_a_signed_form_only
     unsigned = post(media_pb2.StartUploadResponse(url=started.url, fields={"key": started.fields["key"]}), data)
     posted = post(started, data)
 
-    assert (forged.status, unsigned.status, posted.status) == (403, 403, 204)
+    assert (forged.status, posted.status) == (403, 204)
+    assert unsigned.status in (400, 403)
     key = started.fields["key"]
     # What nobody has looked at, nobody is shown: the bucket itself is not to be had.
     for path in (
@@ -133,7 +134,7 @@ async def test_a_replica_of_each_part_is_killed_under_load_and_no_client_notices
     for part in PARTS:
         victim, _ = containers.of(part)
         await writers.go_on(100)
-        containers.kill(victim)
+        await containers.kill(victim)
         await containers.back(victim)
         await writers.go_on(100)
 
