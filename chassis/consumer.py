@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import peewee
 
-from chassis import logs
+from chassis import events, logs
 from chassis.models import Table
 from chassis.query import compiled, param
 from chassis.store import Database, Store
@@ -155,7 +155,9 @@ def _continues(position: Position, batch: Batch) -> bool:
     """Whether nothing is missing between what was read until now and a batch."""
     if position == ("", 0):
         return batch.floor_offset == 0
-    return position.epoch == batch.epoch and batch.floor_offset <= position.offset <= batch.head_offset
+    if not events.continues(position.epoch, position.offset, batch.epoch):
+        return False
+    return batch.floor_offset <= position.offset <= batch.head_offset
 
 
 def _waiting(batch: Batch, offset: int) -> int:

@@ -11,11 +11,15 @@ more. A transaction that lasts, in whatever database of the server, holds back w
 
 Such numbers belong to one server. A database that was restored on another one, from a dump, is found out by the epoch,
 which names the server: its log begins anew, and its readers compare.
+
+A database that was moved (`insta move`) keeps its events and their offsets. Its log gets an epoch that tells of which
+one it is the continuation, and up to which offset the two are the same: who has read no further reads on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import zlib
 from typing import Any, NamedTuple, TypeVar
@@ -98,6 +102,15 @@ _SETTLED = f"""
 SELECT CASE WHEN max(id) IS NULL THEN 0
 ELSE least(max(id), pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES} - 1) END FROM logged_event
 """
+_TRANSACTION = "SELECT pg_current_xact_id()::text::bigint"
+_COUNT = "SELECT count(*) FROM logged_event"
+# In two steps: no two events may have one offset in between. The newest comes first then.
+_TURN_AROUND = "UPDATE logged_event SET id = -id"
+_NUMBER_DOWN = """
+UPDATE logged_event SET id = numbered.offset FROM
+(SELECT id, %s::bigint - row_number() OVER (ORDER BY id) AS offset FROM logged_event) AS numbered
+WHERE logged_event.id = numbered.id
+"""
 _HOME = """
 SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
 """
@@ -143,7 +156,7 @@ _begin_anew = compiled(
 def begin(db: Database) -> None:
     """Give the log its epoch, if it has none, or one of another server. Runs in a write, before the log is used."""
     _begin.run(db, epoch=_new_epoch(db))
-    if not state(db).epoch.endswith(_home(db)):
+    if not is_at_home(db):
         # Offsets of before may be greater than any to come. Who had read nothing is to see that something is missing.
         floor = 1 if _forget_all.run(db) else 0
         _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=floor)
@@ -156,6 +169,39 @@ def renew(db: Database) -> None:
     Consumers compare then instead of reading on, and followers start over. Runs in a write, while nobody reads.
     """
     _renew.run(db, epoch=_new_epoch(db))
+
+
+def is_at_home(db: Database) -> bool:
+    """Whether the log is one of this server, or was never used, and not restored from a dump of another."""
+    epoch = state(db).epoch
+    return not epoch or epoch.endswith(_home(db))
+
+
+def carry_on(db: Database) -> None:
+    """Go on with the log of a database that was moved into this one and is not written any more.
+
+    Its readers read on, those that are no further than it. Runs in a write, while nobody reads.
+    """
+    before = state(db)
+    if not before.epoch:
+        return
+    epoch = f"{before.epoch}+{before.head_offset}{_home(db)}"
+    if db.dialect == POSTGRESQL:
+        first = int(db.execute_sql(_TRANSACTION).fetchall()[0][0]) * _PLACES
+        if before.head_offset >= first:
+            # Events to come would be told before those that there are: their readers cannot read on, but compare.
+            ((count,),) = db.execute_sql(_COUNT).fetchall()
+            db.execute_sql(_TURN_AROUND)
+            db.execute_sql(_NUMBER_DOWN, (first,))
+            _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=first - count - 1)
+            return
+    _begin_anew.run(db, epoch=epoch, floor_offset=before.floor_offset)
+
+
+def continues(epoch: str, offset: int, now: str) -> bool:
+    """Whether a log that has the epoch `now` is the one that was read up to an offset, or was moved since."""
+    moved = re.match(rf"{re.escape(epoch)}\+(\d+)", now, re.ASCII)
+    return epoch == now or (moved is not None and offset <= int(moved[1]))
 
 
 def state(db: Database) -> State:

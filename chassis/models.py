@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import peewee
@@ -26,7 +27,7 @@ class IdField(peewee.AutoField):
 _SKIPPED = 1_000_000_000
 _BY_SEQUENCE = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'"
 _BY_IDENTITY = """
-SELECT pg_get_serial_sequence(quote_ident(table_name), column_name) FROM information_schema.columns
+SELECT table_name, pg_get_serial_sequence(quote_ident(table_name), column_name) FROM information_schema.columns
 WHERE table_schema = current_schema() AND is_identity = 'YES'
 """
 
@@ -37,7 +38,7 @@ def skip_ids(db: Database) -> None:
     Runs in a write, once an older copy took the place of a database.
     """
     if db.dialect == POSTGRESQL:
-        for (sequence,) in db.execute_sql(_BY_IDENTITY).fetchall():
+        for _, sequence in db.execute_sql(_BY_IDENTITY).fetchall():
             db.execute_sql("SELECT setval(%s::regclass, nextval(%s::regclass) + %s)", (sequence, sequence, _SKIPPED))
         return
     for (table,) in db.execute_sql(_BY_SEQUENCE).fetchall():
@@ -45,6 +46,28 @@ def skip_ids(db: Database) -> None:
             "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ? RETURNING 1", (_SKIPPED, table)
         ).fetchall():
             db.execute_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, _SKIPPED))
+
+
+def last_ids(db: Database) -> dict[str, int]:
+    """The last id that each table has assigned, whether there is its row or not; 0 if none."""
+    if db.dialect == POSTGRESQL:
+        last = "SELECT coalesce(pg_sequence_last_value(%s::regclass), 0)"
+        sequences = db.execute_sql(_BY_IDENTITY).fetchall()
+        return {table: db.execute_sql(last, (sequence,)).fetchall()[0][0] for table, sequence in sequences}
+    known = dict(db.execute_sql("SELECT name, seq FROM sqlite_sequence").fetchall())
+    return {table: known.get(table, 0) for (table,) in db.execute_sql(_BY_SEQUENCE).fetchall()}
+
+
+def go_on_after(db: Database, ids: Mapping[str, int]) -> None:
+    """Let each table assign ids above one of its own: as `last_ids` of a database whose rows were moved here."""
+    if db.dialect == POSTGRESQL:
+        for table, sequence in db.execute_sql(_BY_IDENTITY).fetchall():
+            if ids[table]:
+                db.execute_sql("SELECT setval(%s::regclass, %s)", (sequence, ids[table]))
+        return
+    for (table,) in db.execute_sql(_BY_SEQUENCE).fetchall():
+        db.execute_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+        db.execute_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, ids[table]))
 
 
 # Booleans in PostgreSQL, and in SQLite the numbers 0 and 1: what is read is only asked whether it is true.

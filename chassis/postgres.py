@@ -156,10 +156,12 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         connection.adapters.register_dumper(int, Int8Dumper)
         # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that did
         # would have read what every other change writes.
+        # A table of a row or two is read whole nevertheless, at a cost that looks so high to the planner that it would
+        # have the statement compiled, for tens of milliseconds.
         patience = self.mine.patience
         connection.execute(
             f"SET statement_timeout = {patience}; SET idle_in_transaction_session_timeout = {_CHANGE_MILLISECONDS};"
-            " SET enable_seqscan = off; SET client_encoding = 'UTF8'"
+            " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8'"
         )
         self._opened.add(connection)
         return connection
@@ -220,6 +222,35 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         for connection in tuple(self._opened):
             connection.close()
         self._opened.clear()
+
+
+def connect(address: DatabaseAddress) -> PostgresDatabase:
+    """A database for a command that serves no calls: its statements may take any time.
+
+    Raises:
+        CannotConnect: the server does not let it in, or is away.
+    """
+    db = PostgresDatabase(address)
+    db.mine.patience = 0
+    try:
+        db.connect()
+    except peewee.PeeweeException as failure:
+        why = told(failure)
+        raise CannotConnect(why, _is_healing(why)) from None
+    return db
+
+
+@contextmanager
+def starts_held(db: PostgresDatabase) -> Iterator[None]:
+    """Let nobody else change the schema: a suite that starts on the database waits."""
+    key = _key(_MIGRATING)
+    db.execute_sql("SELECT pg_advisory_lock(%s)", (key,))
+    try:
+        yield
+    finally:
+        # A connection that broke has given it back.
+        with suppress(peewee.PeeweeException):
+            db.execute_sql("SELECT pg_advisory_unlock(%s)", (key,))
 
 
 class _Again(Exception):
@@ -323,7 +354,7 @@ class PostgresStore(Store):
         return self._leases.take(name)
 
     def is_leased(self, name: str) -> bool:
-        return self.read_now(_is_locked, name)
+        return self.read_now(is_leased, name)
 
     def close(self) -> None:
         self._closed = True
@@ -431,7 +462,7 @@ class PostgresStore(Store):
             db.undo()
             if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK):
                 raise _Again from failure
-            log.error("commit failed", error=_told(failure))
+            log.error("commit failed", error=told(failure))
             if self._is_lost():
                 db.drop()
             judged = self._judged(failure, deadline)
@@ -498,7 +529,7 @@ class _Leases:
                 self._prove(tried)
             except peewee.PeeweeException as failure:
                 if self._held:
-                    log.warning("leases lost with the connection to the database", error=_told(failure))
+                    log.warning("leases lost with the connection to the database", error=told(failure))
                 self._held = frozenset()
                 self._database.drop()
             with self._changed:
@@ -525,7 +556,8 @@ def _key(name: str) -> int:
     return zlib.crc32(f"insta {name}".encode())
 
 
-def _is_locked(db: Database, name: str) -> bool:
+def is_leased(db: Database, name: str) -> bool:
+    """Whether some process has a lease at the moment."""
     query = (
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = 0"
         " AND objid = %s::bigint::oid AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
@@ -539,14 +571,8 @@ def _bring_up_to_date(db: PostgresDatabase, name: str, folder: Path) -> None:
     CockroachDB has no advisory locks: there a table of locks would have to take their place, here and in `_Leases`.
     """
     _wait_for(db, name)
-    key = _key(_MIGRATING)
-    db.execute_sql("SELECT pg_advisory_lock(%s)", (key,))
-    try:
+    with starts_held(db):
         schema.bring_up_to_date(db, name, folder)
-    finally:
-        # A connection that broke has given it back.
-        with suppress(peewee.PeeweeException):
-            db.execute_sql("SELECT pg_advisory_unlock(%s)", (key,))
 
 
 def _wait_for(db: PostgresDatabase, name: str) -> None:
@@ -556,20 +582,24 @@ def _wait_for(db: PostgresDatabase, name: str) -> None:
         CannotConnect: it does not, or not within `_START_SECONDS`, or it refuses.
     """
     end = time.monotonic() + _START_SECONDS
-    told = False
+    warned = False
     while True:
         try:
             db.connect(reuse_if_open=True)
             return
         except peewee.PeeweeException as failure:
-            why = _told(failure)
-        healing = any(text in why for text in _HEALING)
+            why = told(failure)
+        healing = _is_healing(why)
         if not healing or time.monotonic() >= end:
             raise CannotConnect(why, healing)
-        if not told:
+        if not warned:
             log.warning("waiting for the database server", database=name, seconds=int(_START_SECONDS), error=why)
-            told = True
+            warned = True
         time.sleep(_LONGEST_PAUSE_SECONDS)
+
+
+def _is_healing(why: str) -> bool:
+    return any(text in why for text in _HEALING)
 
 
 def _parameters(address: DatabaseAddress) -> dict[str, Any]:
@@ -583,7 +613,7 @@ def _parameters(address: DatabaseAddress) -> dict[str, Any]:
         raise CannotConnect(text, healing=False) from None
 
 
-def _told(failure: BaseException) -> str:
+def told(failure: BaseException) -> str:
     """What a failure says, in a line, and without the values of rows."""
     cause = failure.args[0] if failure.args and isinstance(failure.args[0], psycopg.Error) else failure
     primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-import re
 import socket
 import tempfile
-import urllib.parse
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any
@@ -16,25 +14,23 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import descriptor_pool
 
-from chassis import acceptor, channelz, errors, health, reflection, tls
+from chassis import acceptor, channelz, errors, health, origins, reflection, tls
 from chassis.acceptor import Acceptor, Handlers, Waiting
 from chassis.access import Access
 from chassis.admission import Admission, overloaded
 from chassis.call import (
     AUTHORIZATION_KEY,
-    CLIENT_ADDRESS_KEY,
-    CLIENT_AGENT_KEY,
     NOWHERE,
     TRACE_KEY,
     TRACEPARENT_KEY,
     Call,
-    Origin,
     trace_of,
 )
 from chassis.endpoint import Endpoint
 from chassis.identity import Verifier
 from chassis.limits import MutationLimit
 from chassis.metrics import Metrics
+from chassis.origins import Network, OriginOf
 from chassis.replay import Replies
 
 if TYPE_CHECKING:
@@ -46,9 +42,6 @@ LONGEST_STREAM_SECONDS = 200.0
 # gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
 # It is that of an acceptor: one connection, which may have half as many calls, is not to fill it.
 _BACKSTOP_FACTOR = 4
-# Of what a client calls itself, as much is kept.
-_AGENT_LIMIT = 200
-_UNPRINTABLE = re.compile("[^ -~]")
 # Streams of health and reflection stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
 _MAX_WAITING = 10_000
@@ -122,6 +115,7 @@ class Server:
         draining: Set when the server is about to stop.
         internal: Whether only other services call, which tell where their own calls came from. What anybody else tells
             is not looked at.
+        trusted_proxies: Where proxies are, which are believed when they tell that.
         reflects: Whether reflection is served.
         shares_port: Whether other processes may listen on the same port; the system then spreads connections over them.
         certificate: What it proves itself with. A peer's: only services may call, each with a certificate of the same
@@ -141,6 +135,7 @@ class Server:
         longest_wait: float = math.inf,
         draining: asyncio.Event,
         internal: bool = False,
+        trusted_proxies: Sequence[Network] = (),
         reflects: bool = True,
         shares_port: bool = False,
         certificate: tls.Certificate | tls.Peer | None = None,
@@ -180,8 +175,9 @@ class Server:
             ("grpc.server.max_pending_requests", _MAX_WAITING),
             ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING),
         ]
+        origin_of = origins.told if internal else origins.seen(trusted_proxies)
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
-        handlers = _handlers([*endpoints.values(), *own.values()], internal, callers, {admission, downloads})
+        handlers = _handlers([*endpoints.values(), *own.values()], origin_of, callers, {admission, downloads})
         waiting = Waiting(longest_wait)
         self._acceptors = [Acceptor(handlers, options, most_calls, waiting) for _ in range(_ACCEPTORS)]
         self._shares_port = shares_port
@@ -301,12 +297,12 @@ def _parted(address: str) -> tuple[socket.AddressFamily, str, int]:
 
 
 def _handlers(
-    endpoints: Sequence[Endpoint], internal: bool, callers: tls.Callers | None, admissions: Set[Admission]
+    endpoints: Sequence[Endpoint], origin_of: OriginOf, callers: tls.Callers | None, admissions: Set[Admission]
 ) -> Handlers:
     admitted = [endpoint for endpoint in endpoints if endpoint.admission in admissions]
     too_many = overloaded("more calls come in than this server can answer")
     return Handlers(
-        usual={endpoint.path: _handler(endpoint, internal, callers) for endpoint in endpoints},
+        usual={endpoint.path: _handler(endpoint, origin_of, callers) for endpoint in endpoints},
         overloaded={endpoint.path: _refusal(endpoint, too_many) for endpoint in admitted},
         stopping={endpoint.path: _refusal(endpoint, errors.unavailable()) for endpoint in admitted},
     )
@@ -326,21 +322,21 @@ def _refusal(endpoint: Endpoint, why: errors.Error) -> grpc.RpcMethodHandler[Any
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _handler(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(endpoint: Endpoint, origin_of: OriginOf, callers: tls.Callers | None) -> grpc.RpcMethodHandler[Any, Any]:
     # Without deserializer and serializer: gRPC's own answer to bytes that are no message is UNKNOWN with the exception.
     if endpoint.streams_responses:
-        stream = _stream(endpoint, internal, callers)
+        stream = _stream(endpoint, origin_of, callers)
         if endpoint.streams_requests:
             return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.unary_stream_rpc_method_handler(stream)
     if endpoint.streams_requests:
-        return grpc.stream_unary_rpc_method_handler(_stream_unary(endpoint, internal, callers))
-    return grpc.unary_unary_rpc_method_handler(_unary(endpoint, internal, callers))
+        return grpc.stream_unary_rpc_method_handler(_stream_unary(endpoint, origin_of, callers))
+    return grpc.unary_unary_rpc_method_handler(_unary(endpoint, origin_of, callers))
 
 
-def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
+def _unary(endpoint: Endpoint, origin_of: OriginOf, callers: tls.Callers | None) -> Any:
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call, unlimited = _incoming(endpoint, context, internal, callers)
+        call, unlimited = _incoming(endpoint, context, origin_of, callers)
         try:
             if unlimited:
                 async with asyncio.timeout_at(call.deadline):
@@ -356,9 +352,9 @@ def _unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> A
     return answer
 
 
-def _stream_unary(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
+def _stream_unary(endpoint: Endpoint, origin_of: OriginOf, callers: tls.Callers | None) -> Any:
     async def answer(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call, unlimited = _incoming(endpoint, context, internal, callers)
+        call, unlimited = _incoming(endpoint, context, origin_of, callers)
         try:
             async with asyncio.timeout_at(call.deadline if unlimited else None):
                 response = await endpoint.answer_stream(_Received(context), call)
@@ -396,10 +392,10 @@ class _Received(AsyncIterator[bytes]):
         raise StopAsyncIteration
 
 
-def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> Any:
+def _stream(endpoint: Endpoint, origin_of: OriginOf, callers: tls.Callers | None) -> Any:
     # Not a generator: gRPC would not close it when the call is cancelled while a response is sent.
     async def answer(request: AsyncIterator[bytes] | bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        call, _ = _incoming(endpoint, context, internal, callers)
+        call, _ = _incoming(endpoint, context, origin_of, callers)
         now = asyncio.get_running_loop().time()
         # Who does not read is not waited for, whatever their deadline; where it is nearer gRPC itself ends the call.
         end = None if endpoint.stays_open else min(call.deadline, now + LONGEST_STREAM_SECONDS)
@@ -419,7 +415,7 @@ def _stream(endpoint: Endpoint, internal: bool, callers: tls.Callers | None) -> 
 
 
 def _incoming(
-    endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], internal: bool, callers: tls.Callers | None
+    endpoint: Endpoint, context: grpc.aio.ServicerContext[Any, Any], origin_of: OriginOf, callers: tls.Callers | None
 ) -> tuple[Call, bool]:
     """The call as the suite sees it, and whether its client named no deadline: gRPC itself ends those that have one."""
     metadata = acceptor.metadata.get()
@@ -429,7 +425,7 @@ def _incoming(
     default = LONGEST_STREAM_SECONDS if streams else DEFAULT_DEADLINE_SECONDS
     seconds = default if remaining is None else remaining
     deadline = asyncio.get_running_loop().time() + seconds
-    origin = _origin(context, metadata, internal) if endpoint.changes else NOWHERE
+    origin = origin_of(context.peer(), metadata) if endpoint.changes else NOWHERE
     trace_id, traceparent = _trace(metadata)
     # Several are joined, as HTTP has it (RFC 9110, 5.3), and are no token: who reads another of them than this server
     # would take somebody else for the caller.
@@ -447,16 +443,6 @@ def _trace(metadata: acceptor.Metadata) -> tuple[str, str]:
         if key == TRACEPARENT_KEY:
             return trace_of(str(value))
     return trace_of("")
-
-
-def _origin(context: grpc.aio.ServicerContext[Any, Any], metadata: acceptor.Metadata, internal: bool) -> Origin:
-    told = dict(metadata)
-    if internal:
-        return Origin(str(told.get(CLIENT_ADDRESS_KEY, "")), str(told.get(CLIENT_AGENT_KEY, "")))
-    # ipv4:127.0.0.1:34567 or ipv6:%5B::1%5D:34567
-    host = urllib.parse.unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
-    # What cannot travel in metadata to other services is replaced.
-    return Origin(host, _UNPRINTABLE.sub("?", str(told.get("user-agent", "")))[:_AGENT_LIMIT])
 
 
 async def _abort(error: errors.Error, context: grpc.aio.ServicerContext[Any, Any]) -> None:

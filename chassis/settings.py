@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from chassis import logs
+from chassis.origins import Network
 
 Value = TypeVar("Value")
 
@@ -104,6 +106,13 @@ def _callers(text: str) -> tuple[tuple[str, str], ...]:
             raise ValueError("must be SERVICE=NAME,..., insta.posts.v1.PostService=reports for instance")
         pairs.append((match[1], match[2]))
     return tuple(pairs)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(entry.strip()) for entry in text.split(","))
+    except ValueError:
+        raise ValueError("must be networks, 10.0.0.0/8,192.0.2.7 for instance") from None
 
 
 def _switch(text: str) -> bool:
@@ -209,6 +218,11 @@ class Settings:
         None, _file, "PEM file of the certificate that clients are shown by the gateway and with images, and its chain"
     )
     tls_key: Path | None = _setting(None, _file, "PEM file of the key of that certificate")  # noqa: RUF009
+    trusted_proxies: tuple[Network, ...] = _setting(
+        (),
+        _networks,
+        "networks of the proxies before the gateway, whose X-Forwarded-For names the client: 10.0.0.0/8,...",
+    )
     reflection: bool = _setting(True, _switch, "serve reflection")
     max_calls: int = _setting(1000, _number(1, 100_000), "calls that may be under way at once")
     max_wait_milliseconds: int = _setting(

@@ -148,7 +148,7 @@ class Arrivals:
         now = self._stores[log].read_now(events.state)
         until = self._heads.get(log, now)
         if position != ("", 0) or now.floor_offset:
-            if position.epoch != now.epoch:
+            if not events.continues(position.epoch, position.offset, now.epoch):
                 return "the log is another one now"
             if not now.floor_offset <= position.offset <= now.head_offset:
                 return f"read to {position.offset}, and there are events from {now.floor_offset} to {now.head_offset}"

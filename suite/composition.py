@@ -134,6 +134,7 @@ class Assembly:
             self.metrics,
             draining=self._draining,
             internal=self._served is not GATEWAY,
+            trusted_proxies=self._settings.trusted_proxies,
             admission=self._admission,
             longest_wait=self._settings.max_wait_milliseconds / 1000,
             reflects=self._settings.reflection,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from suite.progress import advancing
 
 
 class Report:
@@ -28,12 +28,8 @@ class Report:
     def phase(self, name: str, rows: int) -> Iterator[Callable[[int], None]]:
         """The rows of one kind are made; call what it gives with each number of new ones."""
         begun = time.perf_counter()
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=self._console, transient=True) as bar:
-                yield partial(bar.advance, bar.add_task(name, total=rows))
-        else:
-            yield lambda count: None
+        with advancing(self._console, name, rows) as advance:
+            yield advance
         seconds = time.perf_counter() - begun
         if not self._console.is_terminal:
             click.echo(f"{name}: {rows:,} in {seconds:.1f} s")

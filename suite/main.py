@@ -34,6 +34,7 @@ _COMMANDS = {
     "audit": "suite.audit:audit",
     "backup": "suite.backup:backup",
     "migrate": "suite.migrate:migrate",
+    "move": "suite.move:move",
     "restore": "suite.restore:restore",
 }
 

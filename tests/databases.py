@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +17,7 @@ from chassis.settings import DatabaseAddress
 from chassis.sqlite import SQLiteDatabase, SQLiteStore, Turnstile
 from chassis.store import Database, Store
 from tests import postgres_server
-from tests.running import ON_POSTGRESQL, RunningSuite
+from tests.running import DATABASES, ON_POSTGRESQL, RunningSuite, database_urls
 
 # Which columns of which database hold the id of a user, and of a post.
 USER_COLUMNS = {
@@ -73,6 +74,21 @@ def open_database(path: Path) -> Database:
     from chassis.postgres import PostgresDatabase
 
     return PostgresDatabase(DatabaseAddress(postgres_server.address(path)))
+
+
+def copied(environment: Mapping[str, str], data: Path) -> dict[str, str]:
+    """Copy all that a suite has stored which is stopped. The environment of the copy."""
+    shutil.copytree(environment["INSTA_DATA"], data)
+    if not ON_POSTGRESQL:
+        return {**environment, "INSTA_DATA": str(data)}
+    for name in DATABASES:
+        postgres_server.copy(Path(environment["INSTA_DATA"]) / f"{name}.db", data / f"{name}.db")
+    return {**environment, "INSTA_DATA": str(data), **database_urls(data)}
+
+
+def name_of(suite: RunningSuite, service: str) -> str:
+    """What the database of a service is called."""
+    return postgres_server.name_of(path_of(suite, service)) if ON_POSTGRESQL else service
 
 
 def place(path: Path) -> str:

@@ -97,17 +97,27 @@ def url(port: int, database: str) -> str:
 
 def address(path: Path) -> str:
     """The address of the database that takes the place of a file. It is made at the first mention."""
-    server = os.environ[VARIABLE]
-    name = f"t{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:20]}"
-    made = url(int(server), name)
+    port, name = int(os.environ[VARIABLE]), name_of(path)
+    made = url(port, name)
     try:
         psycopg.connect(made).close()
     except psycopg.OperationalError:
         # Another process may be faster.
         faster = suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
-        with closing(psycopg.connect(url(int(server), "postgres"), autocommit=True)) as connection, faster:
+        with closing(psycopg.connect(url(port, "postgres"), autocommit=True)) as connection, faster:
             connection.execute(f'CREATE DATABASE "{name}"')
     return made
+
+
+def name_of(path: Path) -> str:
+    """What the server calls the database that takes the place of a file."""
+    return f"t{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:20]}"
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy the database that takes the place of a file, to which nobody is connected."""
+    with closing(psycopg.connect(url(int(os.environ[VARIABLE]), "postgres"), autocommit=True)) as connection:
+        connection.execute(f'CREATE DATABASE "{name_of(target)}" TEMPLATE "{name_of(path)}"')
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import grpc
 import pytest
 import pytest_asyncio
 
-from chassis.settings import Settings
+from chassis.settings import from_environment
 from chassis.store import Database
 from insta.gateway.v1 import feed_pb2, posts_pb2, profiles_pb2
 from services.posts.models import Media
@@ -45,7 +44,7 @@ async def wordy(suite: RunningSuite, people: People) -> Wordy:
         pytest.skip("needs the suite's databases")
     author, follower = await people.join(), await people.join()
     await follower.follow(author)
-    with bulk.open_stores(Settings(data=Path(suite.environment["INSTA_DATA"]))) as stores:
+    with bulk.open_stores(from_environment(suite.environment)) as stores:
         post_ids = stores["posts"].write_now(lambda db: _write(db, author.id))
     return Wordy(author, follower, post_ids[::-1])
 

@@ -17,6 +17,7 @@ from suite.audit_images import ImageChecks
 from suite.composition import SERVICES
 from suite.databases import open_store
 from suite.images import store_of_images
+from tests.databases import copied
 from tests.people import until
 from tests.running import running
 from tests.suite.image_store import DAY_SECONDS, leave_unknown, store_of, stored, suite_with_images
@@ -36,8 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, str], l
 def stopped(made: tuple[Mapping[str, str], list[str]], tmp_path: Path) -> tuple[Mapping[str, str], list[str]]:
     """The same with data of the test's own."""
     given, folders = made
-    shutil.copytree(given["INSTA_DATA"], tmp_path / "data")
-    given = {**given, "INSTA_DATA": str(tmp_path / "data")}
+    given = copied(given, tmp_path / "data")
     assert differences(audited(given)) == {}
     return given, folders
 

@@ -18,6 +18,7 @@ import pytest_asyncio
 from PIL import Image
 
 from insta.gateway.v1 import media_pb2
+from tests.databases import copied
 from tests.people import People, Person, small_picture, until
 from tests.running import RunningSuite, insta_here, running
 from tests.suite.image_store import DAY_SECONDS, folder_of, leave_unknown, store_of, stored, suite_with_images
@@ -49,8 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mapping[str, str], l
 def stopped(made: tuple[Mapping[str, str], list[str]], tmp_path: Path) -> tuple[Mapping[str, str], list[str]]:
     """The same with data of the test's own."""
     given, folders = made
-    shutil.copytree(given["INSTA_DATA"], tmp_path / "data")
-    return {**given, "INSTA_DATA": str(tmp_path / "data")}, folders
+    return copied(given, tmp_path / "data"), folders
 
 
 @pytest.fixture
@@ -137,6 +137,7 @@ def test_a_store_that_the_database_knows_little_of_is_spared(stopped: tuple[Mapp
     assert stored(given) == set(folders)
 
 
+@pytest.mark.sqlite
 def test_without_a_database_nothing_is_deleted(stopped: tuple[Mapping[str, str], list[str]], tmp_path: Path) -> None:
     given, _ = stopped
     before = stored(given)

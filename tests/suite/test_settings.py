@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ WRONG = {
     "INSTA_ALLOWED_CALLERS": CALLERS,
     "INSTA_TLS_CERTIFICATE": ("",),
     "INSTA_TLS_KEY": ("",),
+    "INSTA_TRUSTED_PROXIES": ("", "proxy", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8;192.0.2.7"),
     "INSTA_REFLECTION": SWITCHES,
     "INSTA_MAX_CALLS": ("", "0", "-1", "1.5", "1e3", "many", "100001"),
     "INSTA_MAX_WAIT_MILLISECONDS": ("", "0", "-1", "0.5", "60001"),
@@ -120,6 +122,7 @@ RIGHT = {
     "INSTA_ALLOWED_CALLERS": "insta.posts.v1.PostService=reports, insta.users.v1.UserService=reports.example",
     "INSTA_TLS_CERTIFICATE": "tls.crt",
     "INSTA_TLS_KEY": "tls.key",
+    "INSTA_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.7,2001:db8::/32",
     "INSTA_REFLECTION": "0",
     "INSTA_MAX_CALLS": "100000",
     "INSTA_MAX_WAIT_MILLISECONDS": "50",
@@ -178,6 +181,7 @@ def test_right_settings_are_taken() -> None:
         ),
         tls_certificate=Path("tls.crt"),
         tls_key=Path("tls.key"),
+        trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.0.2.7/32"), ip_network("2001:db8::/32")),
         reflection=False,
         max_calls=100_000,
         max_wait_milliseconds=50,

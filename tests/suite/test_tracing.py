@@ -19,26 +19,35 @@ import pytest_asyncio
 
 from insta.gateway.v1 import accounts_pb2, posts_pb2, posts_pb2_grpc
 from tests.collector import Collector, Span, collecting, tree
+from tests.databases import name_of
 from tests.people import People, Person, until
 from tests.running import PASSWORD, RunningSuite, environment, insta, running
 
 PARENT_ID = "00f067aa0ba902b7"
-CREATION = [
-    "server PostService/CreatePost",
-    "  client PostService/CreatePost",
-    "    server PostService/CreatePost",
-    "      internal write posts",
-    "  client UserService/BatchGetUsers",
-    "    server UserService/BatchGetUsers",
-    "  client MediaService/BatchGetAvatars",
-    "    server MediaService/BatchGetAvatars",
-]
-DELETION = [
-    "server AccountService/DeleteAccount",
-    "  client UserService/DeleteUser",
-    "    server UserService/DeleteUser",
-    "      internal write users",
-]
+
+
+def creation(suite: RunningSuite) -> list[str]:
+    """The spans of a new post, whose author's profile the gateway did not know yet."""
+    return [
+        "server PostService/CreatePost",
+        "  client PostService/CreatePost",
+        "    server PostService/CreatePost",
+        f"      internal write {name_of(suite, 'posts')}",
+        "  client UserService/BatchGetUsers",
+        "    server UserService/BatchGetUsers",
+        "  client MediaService/BatchGetAvatars",
+        "    server MediaService/BatchGetAvatars",
+    ]
+
+
+def deletion(suite: RunningSuite) -> list[str]:
+    """The spans of the deletion of an account."""
+    return [
+        "server AccountService/DeleteAccount",
+        "  client UserService/DeleteUser",
+        "    server UserService/DeleteUser",
+        f"      internal write {name_of(suite, 'users')}",
+    ]
 
 
 @contextmanager
@@ -105,11 +114,11 @@ async def test_one_trace_goes_from_the_gateway_to_the_database(
     await ben.post()
     trace_id = await trace_of(ana.posts.CreatePost(posts_pb2.CreatePostRequest(title="First light")))
 
-    spans = await spans_of(collector, trace_id, len(CREATION))
+    spans = await spans_of(collector, trace_id, len(creation(suite)))
 
     # What the gateway asks at once begins in any order.
-    assert sorted(tree(spans)) == sorted(CREATION)
-    assert tree(spans)[:4] == CREATION[:4]
+    assert sorted(tree(spans)) == sorted(creation(suite))
+    assert tree(spans)[:4] == creation(suite)[:4]
     by_id = {span.span_id: span for span in spans}
     for span in spans:
         if span.kind == "server":
@@ -138,15 +147,15 @@ async def test_who_consumes_an_event_links_to_the_call_that_it_came_of(
         return set(consuming())
 
     await until(consumers, {"insta-posts", "insta-social"})
-    deletion = await spans_of(collector, trace_id, len(DELETION))
-    assert tree(deletion) == DELETION
-    (deleting,) = (span for span in deletion if span.short == "server UserService/DeleteUser")
+    deleted = await spans_of(collector, trace_id, len(deletion(suite)))
+    assert tree(deleted) == deletion(suite)
+    (deleting,) = (span for span in deleted if span.short == "server UserService/DeleteUser")
     for service, consumer in consuming().items():
         assert (consumer.kind, consumer.name, consumer.parent_id) == ("consumer", "process users", "")
         assert (trace_id, deleting.span_id) in consumer.links
         name = service.removeprefix("insta-")
         spans = await spans_of(collector, consumer.trace_id, 2)
-        assert tree(spans) == ["consumer process users", f"  internal write {name}"]
+        assert tree(spans) == ["consumer process users", f"  internal write {name_of(suite, name)}"]
         assert {span.pid for span in spans} == {consumer.pid}
 
 
@@ -163,15 +172,15 @@ async def test_the_log_names_the_trace_in_every_part(
         return {line["method"] for line in lines if line.get("trace_id") == trace_id}
 
     await until(named, {"/insta.users.v1.UserService/DeleteUser"})
-    await spans_of(collector, trace_id, len(DELETION))
+    await spans_of(collector, trace_id, len(deletion(suite)))
 
 
 async def test_nothing_that_people_sent_is_recorded(suite: RunningSuite, members: People, collector: Collector) -> None:
     ana = await members.join(first_name="Anastasia")
     trace_id = await trace_of(ana.posts.CreatePost(posts_pb2.CreatePostRequest(title="Nobody reads this")))
-    await spans_of(collector, trace_id, len(CREATION))
+    await spans_of(collector, trace_id, len(creation(suite)))
     last = await delete(ana)
-    await spans_of(collector, last, len(DELETION))
+    await spans_of(collector, last, len(deletion(suite)))
 
     told = repr(collector.spans)
     for secret in (ana.username, ana.token, PASSWORD, "Anastasia", "Nobody reads this", ana.refresh_token):
@@ -192,7 +201,7 @@ async def test_the_flag_of_a_client_decides(suite: RunningSuite, members: People
 
     # Whose profile is known was asked for by the first call.
     spans = await spans_of(collector, of["01"], 4)
-    assert tree(spans, PARENT_ID) == CREATION[:4]
+    assert tree(spans, PARENT_ID) == creation(suite)[:4]
     assert collector.trace(of["00"]) == []
     assert [span for span in collector.spans if of["00"] in dict(span.links)] == []
 

@@ -30,6 +30,7 @@ _NEW_PASSWORD = "battery staple correct horse"
 # So many wrong passwords make nobody wait.
 _FREE = 5
 _ANA = throttle.login("ana")
+_numbers = itertools.count()
 _addresses = (f"127.1.0.{number}" for number in itertools.count(1))
 _ADDRESS = throttle.address("192.0.2.1")
 
@@ -52,7 +53,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     """A suite that lets wrong passwords wait."""
     data = tmp_path_factory.mktemp("throttled") / "var"
-    with running(request.param, data, INSTA_LOGIN_THROTTLE="true") as started:
+    with running(request.param, data, INSTA_LOGIN_THROTTLE="true", INSTA_TRUSTED_PROXIES="127.2.0.0/16") as started:
         yield started
 
 
@@ -230,11 +231,7 @@ async def test_many_failures_from_one_address_make_it_wait_and_no_other(suite: R
 
 async def test_what_a_client_tells_of_its_address_does_not_spare_it_the_wait(suite: RunningSuite) -> None:
     async with people_from(next(_addresses), suite.address) as crowd:
-        stub = crowd.channel.unary_unary(
-            "/insta.gateway.v1.AccountService/Login",
-            request_serializer=accounts_pb2.LoginRequest.SerializeToString,
-            response_deserializer=accounts_pb2.LoginResponse.FromString,
-        )
+        stub = _login(crowd)
         failures = []
         for number in range(throttle.ADDRESS.free + 20):
             request = accounts_pb2.LoginRequest(login=f"none{number}", password="wrong")
@@ -243,6 +240,22 @@ async def test_what_a_client_tells_of_its_address_does_not_spare_it_the_wait(sui
             failures.append(await failure(stub(request, metadata=metadata)))
 
     assert TOO_MANY in {(failed.code, failed.reason) for failed in failures}
+
+
+async def test_clients_behind_a_proxy_that_is_trusted_wait_each_for_itself(suite: RunningSuite) -> None:
+    async with people_from("127.2.0.1", suite.address) as crowd:
+        stub = _login(crowd)
+
+        async def failed(client: str) -> Failure:
+            request = accounts_pb2.LoginRequest(login=f"none{next(_numbers)}", password="wrong")
+            # On the left is what the client told the proxy.
+            return await failure(stub(request, metadata=(("x-forwarded-for", f"203.0.113.99, {client}"),)))
+
+        guesses = [await failed("203.0.113.1") for _ in range(throttle.ADDRESS.free + 20)]
+        other = await failed("203.0.113.2")
+
+    assert TOO_MANY in {(guess.code, guess.reason) for guess in guesses}
+    assert (other.code, other.reason) == WRONG
 
 
 async def test_failures_survive_a_restart(tmp_path: Path) -> None:
@@ -413,3 +426,11 @@ async def test_a_try_whose_password_could_not_be_checked_does_not_count(store: S
     await asyncio.gather(*under_way, return_exceptions=True)
     assert await check.matches("login", PASSWORD, credentials, _ANA, _ADDRESS)
     fail(store, _ANA, _FREE)
+
+
+def _login(people: People) -> grpc.aio.UnaryUnaryMultiCallable[accounts_pb2.LoginRequest, accounts_pb2.LoginResponse]:
+    return people.channel.unary_unary(
+        "/insta.gateway.v1.AccountService/Login",
+        request_serializer=accounts_pb2.LoginRequest.SerializeToString,
+        response_deserializer=accounts_pb2.LoginResponse.FromString,
+    )
