@@ -204,7 +204,10 @@ class Containers:
 
     def _published(self, port: int) -> str:
         (service,) = (name for name, ports in self.form.published.items() if port in ports)
-        return self.compose("port", service, str(port)).strip()
+        (one,) = self.of(service)
+        # A container that is about to be started again has none.
+        ((host, number),) = one.published.get(port) or [("127.0.0.1", "0")]
+        return f"{host}:{number}"
 
     def _run(self, *command: str, stdin: str = "") -> str:
         done = subprocess.run(

@@ -100,16 +100,19 @@ async def _size_served(containers: Containers, variant: media_pb2.Variant) -> in
     return len(answer.body) if answer.status == 200 else 0
 
 
-async def test_data_outlive_the_containers(containers: Containers) -> None:
+async def test_all_drain_when_they_are_stopped_and_data_outlive_the_containers(containers: Containers) -> None:
     kept = Kept()
     await kept.add(containers)
     first = containers.all()
 
+    containers.compose("stop")
+    exit_codes = {(one.service, one.state["ExitCode"]) for one in containers.all()}
     containers.compose("down")
     containers.up()
 
-    await kept.check(containers)
+    assert exit_codes == {(service, 0) for service in {*containers.form.listening, *containers.form.ended}}
     assert not {one.id for one in first} & {one.id for one in containers.all()}
+    await kept.check(containers)
 
 
 async def test_what_crashes_comes_back_with_all_that_was_answered(containers: Containers) -> None:
@@ -125,14 +128,6 @@ async def test_what_crashes_comes_back_with_all_that_was_answered(containers: Co
         await kept.check(containers)
         await kept.add(containers)
     containers.up()
-
-
-def test_all_drain_when_they_are_stopped(containers: Containers) -> None:
-    containers.compose("stop")
-
-    exit_codes = {(one.service, one.state["ExitCode"]) for one in containers.all()}
-    containers.up()
-    assert exit_codes == {(service, 0) for service in {*containers.form.listening, *containers.form.ended}}
 
 
 def test_only_gateway_and_images_can_be_reached_and_only_from_this_machine(containers: Containers) -> None:
