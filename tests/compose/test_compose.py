@@ -174,9 +174,11 @@ async def test_images_are_served(containers: Containers) -> None:
         assert (answer.status, len(answer.body)) == (200, variant.size)
         assert answer.headers["content-type"] == variant.content_type
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-    unknown = ask(containers.images(), f"/media/{'0' * 32}/320.webp")
-    assert unknown.status == 404
-    assert ask(containers.images(), "/").status == 404
+        assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    for path in (f"/media/{'0' * 32}/320.webp", "/media", "/"):
+        answer = ask(containers.images(), path)
+        assert (answer.status, answer.body) == (404, b"There is no such image.\n")
+        assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
