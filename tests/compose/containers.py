@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,9 @@ from tests.people import until
 
 PROJECT = Path(__file__).parents[2]
 PARTS = ("users", "posts", "social", "gateway")
-_ANY = "127.0.0.1:0"
 _HEALTHY_WITHIN_SECONDS = 300.0
 # As in other tests: passwords are cheap, and who shares the processors with other tests may take longer.
 _SETTINGS = {
-    "INSTA_LISTEN": _ANY,
-    "INSTA_MEDIA_LISTEN": _ANY,
     "INSTA_BCRYPT_COST": "4",
     "INSTA_LOGIN_THROTTLE": "false",
     "INSTA_MUTATIONS_PER_MINUTE": "0",
@@ -116,27 +115,35 @@ class Container:
 
 
 class Containers:
-    """The services of a form under a project name of their own, and all that is published on free ports.
+    """The services of a form under a project name of their own, published on ports that are free.
 
     Args:
         command: Docker compose: the plugin, or the program that it came from.
+
+    Attributes:
+        address: host:port of the gateway.
+        images: host:port of images.
+        network: The name of the network that all are on.
     """
 
     def __init__(self, command: list[str], name: str) -> None:
         self.form = FORMS[name]
+        self.address, self.images = _free_addresses(2)
         self._project = f"insta-test-{name}-{os.getpid()}"
+        self.network = f"{self._project}_default"
         self._command = [*command, *self.form.files, "--project-name", self._project]
         given = {name: value for name, value in os.environ.items() if not name.startswith("INSTA_")}
-        self._environment = {**given, **_SETTINGS}
+        self._environment = {
+            **given,
+            **_SETTINGS,
+            "INSTA_LISTEN": self.address,
+            "INSTA_MEDIA_LISTEN": self.images,
+            "INSTA_MEDIA_PUBLIC_URL": f"http://{self.images}/media",
+        }
 
     def compose(self, *arguments: str, stdin: str = "") -> str:
         """Run a command of compose. Returns what it printed; it must succeed."""
         return self._run(*self._command, *arguments, stdin=stdin)
-
-    @property
-    def network(self) -> str:
-        """The name of the network that all are on."""
-        return f"{self._project}_default"
 
     def up(self) -> None:
         """Start what does not run, and wait until all are healthy."""
@@ -146,14 +153,6 @@ class Containers:
             told = self.compose("logs", "--tail", "50")
             assert time.monotonic() < deadline, f"{[(one.service, one.state) for one in ill]}:\n{told}"
             time.sleep(0.5)
-
-    def address(self) -> str:
-        """host:port of the gateway. Another one after each start."""
-        return self._published(50051)
-
-    def images(self) -> str:
-        """host:port of images. Another one after each start."""
-        return self._published(8080)
 
     def all(self) -> list[Container]:
         """Every container, also those that have ended."""
@@ -202,19 +201,18 @@ class Containers:
         bound = [local.split(":") for _, local, _, state, *_ in rows if state in (_LISTENS, _RECEIVES)]
         return {int(port, 16) for address, port in bound if address != _NAMES_ADDRESS and not _is_loopback(address)}
 
-    def _published(self, port: int) -> str:
-        (service,) = (name for name, ports in self.form.published.items() if port in ports)
-        (one,) = self.of(service)
-        # A container that is about to be started again has none.
-        ((host, number),) = one.published.get(port) or [("127.0.0.1", "0")]
-        return f"{host}:{number}"
-
     def _run(self, *command: str, stdin: str = "") -> str:
         done = subprocess.run(
             command, cwd=PROJECT, env=self._environment, input=stdin, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+
+def _free_addresses(count: int) -> list[str]:
+    with ExitStack() as bound:
+        sockets = [bound.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
 def _is_loopback(address: str) -> bool:

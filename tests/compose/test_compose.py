@@ -48,7 +48,7 @@ def test_the_end_to_end_tests_pass(containers: Containers) -> None:
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/end_to_end", "-m", "not inside"],
         cwd=PROJECT,
-        env={**os.environ, "INSTA_TEST_ADDRESS": containers.address()},
+        env={**os.environ, "INSTA_TEST_ADDRESS": containers.address},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -68,7 +68,7 @@ class Kept:
 
     async def add(self, containers: Containers) -> None:
         """One more of everything."""
-        people = People(containers.address())
+        people = People(containers.address)
         person = await (people.log_in(self._username) if self._username else people.join())
         self._username = person.username
         image = await person.upload()
@@ -81,7 +81,7 @@ class Kept:
 
     async def check(self, containers: Containers) -> None:
         """All of it is there, once the suite answers."""
-        people = People(containers.address())
+        people = People(containers.address)
         person = await there(lambda: people.log_in(self._username))
         for post in self._posts:
             assert await there(partial(person.see, post)) == post
@@ -93,10 +93,10 @@ class Kept:
 async def _size_served(containers: Containers, variant: media_pb2.Variant) -> int:
     """Of an image over HTTP, 0 if it is not."""
     try:
-        answer = ask(containers.images(), urllib.parse.urlsplit(variant.url).path)
+        answer = ask(containers.images, urllib.parse.urlsplit(variant.url).path)
     except (OSError, EOFError):
         return 0
-    assert answer.status in (200, 502, 503, 504), answer
+    assert answer.status == 200 or answer.status >= 500, answer
     return len(answer.body) if answer.status == 200 else 0
 
 
@@ -132,17 +132,17 @@ async def test_what_crashes_comes_back_with_all_that_was_answered(containers: Co
 
 def test_only_gateway_and_images_can_be_reached_and_only_from_this_machine(containers: Containers) -> None:
     published = {one.service: set(one.published) for one in containers.all() if one.published}
-    addresses = [address for one in containers.all() for bound in one.published.values() for address in bound]
+    addresses = {":".join(address) for one in containers.all() for bound in one.published.values() for address in bound}
 
     assert published == containers.form.published
-    assert {host for host, _ in addresses} == {"127.0.0.1"}
+    assert addresses == {containers.address, containers.images}
     # Nor is anything behind these ports at the address that this machine has on the containers' network.
     (machine,) = {
         one.known["NetworkSettings"]["Networks"][containers.network]["Gateway"] for one in containers.of("users")
     }
-    for _, port in addresses:
+    for address in addresses:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((machine, int(port)), timeout=10).close()
+            socket.create_connection((machine, int(address.rpartition(":")[2])), timeout=10).close()
 
 
 def test_containers_listen_on_the_ports_that_they_serve_and_on_no_other(containers: Containers) -> None:
@@ -165,18 +165,18 @@ def test_what_runs_is_confined(containers: Containers) -> None:
 
 
 async def test_images_are_served(containers: Containers) -> None:
-    people = People(containers.address())
+    people = People(containers.address)
     image = await (await people.join()).upload()
     await people.channel.close()
 
     for variant in image.variants:
-        answer = ask(containers.images(), urllib.parse.urlsplit(variant.url).path)
+        answer = ask(containers.images, urllib.parse.urlsplit(variant.url).path)
         assert (answer.status, len(answer.body)) == (200, variant.size)
         assert answer.headers["content-type"] == variant.content_type
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
     for path in (f"/media/{'0' * 32}/320.webp", "/media", "/"):
-        answer = ask(containers.images(), path)
+        answer = ask(containers.images, path)
         assert (answer.status, answer.body) == (404, b"There is no such image.\n")
         assert answer.headers["cache-control"] == "no-store"
 

@@ -95,13 +95,13 @@ def test_the_images_are_out_of_reach_of_parts_that_have_nothing_to_do_with_them(
 
 
 async def test_a_file_is_uploaded_straight_to_the_bucket_with_a_signed_form_only(containers: Containers) -> None:
-    people = People(containers.address())
+    people = People(containers.address)
     ana = await people.join()
     data = small_picture()
     started = await start(ana, data)
     # Its port is 8080 unless another is published, as here.
     assert started.url == "http://s3.localhost:8080/images"
-    started.url = f"http://{containers.images()}/images"
+    started.url = f"http://{containers.images}/images"
 
     forged = post(started, data, **{"x-amz-signature": "0" * 64})
     unsigned = post(media_pb2.StartUploadResponse(url=started.url, fields={"key": started.fields["key"]}), data)
@@ -118,13 +118,13 @@ async def test_a_file_is_uploaded_straight_to_the_bucket_with_a_signed_form_only
         f"/media/%2e%2e/images/{key}",
         "/images",
     ):
-        assert ask(containers.images(), path).status in (404, 405), path
+        assert ask(containers.images, path).status in (404, 405), path
     assert (await finish(ana, started)).width == 4
     await people.channel.close()
 
 
 async def test_a_replica_of_each_part_is_killed_under_load_and_no_client_notices(containers: Containers) -> None:
-    suite = at(containers.address())
+    suite = at(containers.address)
     people = People(suite.address)
     writers = _Witness(suite, people, seed=6)
     await writers.start()
