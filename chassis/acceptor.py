@@ -153,7 +153,7 @@ class Acceptor(grpc.GenericRpcHandler):
         """Serve.
 
         Args:
-            socket: The path of a Unix socket for its calls of itself. Once connected, they need it no more.
+            socket: The path of a Unix socket for its calls of itself, whose connection has an age as any other.
         """
         own = f"unix:{socket}"
         self._server.add_insecure_port(own)

@@ -19,21 +19,28 @@ class Admission:
     Args:
         limit: How many calls may be under way at once.
         within: Whose calls they are as well.
+        refusal: Made for who is not let in, of a sentence that says why.
     """
 
-    def __init__(self, limit: float, within: Admission | None = None) -> None:
+    def __init__(
+        self,
+        limit: float,
+        within: Admission | None = None,
+        refusal: Callable[[str], errors.Error] | None = None,
+    ) -> None:
         self.limit = limit
         self.under_way = 0
         self._within = within
+        self._refusal = refusal or overloaded
 
     def enter(self) -> None:
         """Let one more call in, which must leave again.
 
         Raises:
-            ResourceExhausted: there are too many already.
+            Error: there are too many already; ResourceExhausted, if there is no refusal of its own.
         """
         if self.under_way >= self.limit:
-            raise overloaded(f"{self.limit} calls are under way, which is all that this server admits")
+            raise self._refusal(f"{self.limit} calls are under way, which is all that this server admits")
         if self._within is not None:
             self._within.enter()
         self.under_way += 1

@@ -48,11 +48,13 @@ class BackgroundTask:
                 continue
             try:
                 more = await self.step()
+                if not well:
+                    log.info("background task goes on", task=self.name)
                 well = True
             except (grpc.aio.AioRpcError, errors.Error) as failure:
                 # Another service is away, for instance.
                 if well:
-                    log.warning("background task cannot go on", task=self.name, error=repr(failure))
+                    log.warning("background task cannot go on", task=self.name, error=errors.told(failure))
                 well = False
                 await asyncio.sleep(_SECONDS_AFTER_FAILURE)
             except Exception:

@@ -57,6 +57,8 @@ class Batch(Protocol):
     def floor_offset(self) -> int: ...
     @property
     def head_offset(self) -> int: ...
+    @property
+    def remaining_count(self) -> int: ...
 
 
 _get = compiled(Cursor.select(Cursor.epoch, Cursor.offset).where(Cursor.log == param("log")), row=Position)
@@ -161,10 +163,9 @@ def _continues(position: Position, batch: Batch) -> bool:
 
 
 def _waiting(batch: Batch, offset: int) -> int:
-    """How many events there are after an offset; of very many, at most so many: between offsets may be gaps."""
-    if len(batch.events) == _LIMIT:
-        return batch.head_offset - offset
-    return sum(event.offset > offset for event in batch.events)
+    """How many events there are after an offset."""
+    unread: int = sum(event.offset > offset for event in batch.events)
+    return unread + batch.remaining_count
 
 
 def _consume(db: Database, name: str, position: Position, batch: Batch, apply: Callable[[Database, Any], None]) -> None:

@@ -17,6 +17,8 @@ DOMAIN = "insta"
 DETAILS_KEY = "grpc-status-details-bin"
 # Trailers above 8 KB are at times replaced by RESOURCE_EXHAUSTED on their way.
 _DETAILS_LIMIT = 6000
+# What gRPC says where it trusts the other side's certificate not.
+_REFUSED_CERTIFICATE = ("handshake failed", "Verification Check failed")
 
 
 class Error(Exception):
@@ -114,6 +116,10 @@ class DeadlineExceeded(Error):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+class Unimplemented(Error):
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
 class Internal(Error):
     code = grpc.StatusCode.INTERNAL
 
@@ -164,6 +170,17 @@ def from_downstream(failure: grpc.aio.AioRpcError) -> Error | None:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return deadline_exceeded()
     return None
+
+
+def told(failure: grpc.aio.AioRpcError | Error) -> str:
+    """What the log says of a call to another service that failed: a line, with the setting where TLS was why."""
+    if isinstance(failure, Error):
+        return f"{failure.code.name}: {failure.text}"
+    details = " ".join((failure.details() or "").split())
+    line = f"{failure.code().name}: {details}"
+    if not any(text in details for text in _REFUSED_CERTIFICATE):
+        return line
+    return f"{line}. Has a certificate expired, or is it of another part or authority? INSTA_PEER_TLS says where it is."
 
 
 def _decoded(failure: grpc.aio.AioRpcError) -> Error | None:

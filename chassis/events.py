@@ -65,13 +65,16 @@ class Event(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Events in order, the offset to read on after, and of the log as a whole its epoch, floor and head."""
+    """Events in order, the offset to read on after, of the log as a whole its epoch, floor and head, and how many
+    events there are after these.
+    """
 
     events: list[Event]
     next_offset: int
     epoch: str
     floor_offset: int
     head_offset: int
+    remaining_count: int
 
 
 class State(NamedTuple):
@@ -242,7 +245,8 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     # After the events: what was forgotten before they were read must lie below the floor.
     whole = _log.all(db)[0]
     next_offset = events[-1].offset if events else head
-    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head)
+    remaining = _count(db, next_offset, head) if len(events) == limit else 0
+    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, remaining)
 
 
 def forget(db: Database, before: int, limit: int) -> int:
@@ -251,6 +255,11 @@ def forget(db: Database, before: int, limit: int) -> int:
     if forgotten:
         _raise_floor.run(db, floor_offset=max(forgotten))
     return len(forgotten)
+
+
+def _count(db: Database, offset: int, end: int) -> int:
+    """As `between`, without counting where offsets are the count: in SQLite there are no gaps between them."""
+    return between(db, offset, end) if db.dialect == POSTGRESQL else end - offset
 
 
 def _last(db: Database) -> int:
@@ -298,6 +307,7 @@ async def answer(store: Store, draining: asyncio.Event, request: Any, response_c
     response.epoch = batch.epoch
     response.floor_offset = batch.floor_offset
     response.head_offset = batch.head_offset
+    response.remaining_count = batch.remaining_count
     return response  # type: ignore[no-any-return]
 
 

@@ -75,10 +75,12 @@ class Follower:
         while True:
             try:
                 await self._follow_on()
+                if not well:
+                    log.info("event log is read again", log=self._name)
                 well = True
             except (grpc.aio.AioRpcError, errors.Error) as failure:
                 if well:
-                    log.warning("event log cannot be read", log=self._name, error=repr(failure))
+                    log.warning("event log cannot be read", log=self._name, error=errors.told(failure))
                 well = False
                 await asyncio.sleep(_SECONDS_AFTER_FAILURE)
             except Exception:

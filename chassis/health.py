@@ -17,6 +17,15 @@ _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 NAME = "grpc.health.v1.Health"
 
 
+def unwatched(why: str) -> errors.Unimplemented:
+    """The answer to a Watch too many.
+
+    gRPC's clients, which begin one with each connection, take every other error for a server that is not well, and do
+    not call it.
+    """
+    return errors.Unimplemented(Reason.REASON_OVERLOADED, f"{why}; ask again and again with Check")
+
+
 class HealthServicer:
     """Tells whether the server and each of its services are serving.
 
@@ -44,6 +53,9 @@ class HealthServicer:
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: object
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        if self._draining.is_set():
+            # gRPC's clients begin a Watch anew at once where one ends that had an answer, and later where it had none.
+            raise errors.unavailable()
         status = self._status(request.service)
         yield health_pb2.HealthCheckResponse(status=status)
         await self._draining.wait()

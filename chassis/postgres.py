@@ -38,8 +38,8 @@ _OTHER_CONNECTIONS = 2
 # How long a server may be away when a process starts.
 _START_SECONDS = 20.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
-# A statement of a call without a deadline ends after so long, and one that only reads.
-_CHANGE_MILLISECONDS, _READ_MILLISECONDS = 60_000, 10_000
+# A statement of a call without a deadline ends after so long.
+_LONGEST_MILLISECONDS = 60_000
 # A change that fails so often because of others is given up.
 _ATTEMPTS = 30
 _LONGEST_RETRY_SECONDS = 0.05
@@ -55,29 +55,32 @@ _MIGRATING = "migrating"
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION_FAILURE, _DEADLOCK, _UNIQUE_VIOLATION = "40001", "40P01", "23505"
-_DISK_FULL, _QUERY_CANCELED = "53100", "57014"
+_DISK_FULL, _QUERY_CANCELED, _NOT_ALLOWED = "53100", "57014", "42501"
+# The session ends with such a failure.
+_ENDING = ("FATAL", "PANIC")
 # The server stops or starts, or only answers reads: it is the former primary.
 _AWAY = ("57P01", "57P02", "57P03", "25006")
 _AWAY_LATELY = "the server was away a moment ago"
-# What libpq and the server say of a server that may be back in a moment.
-_HEALING = (
-    "refused",
-    "No such file",
-    "timeout",
-    "timed out",
-    "starting up",
-    "shutting down",
-    "not yet accepting",
-    "recovery mode",
-    "too many clients",
-    "remaining connection slots",
-    "closed the connection",
-    "reset by peer",
-    "Temporary failure in name resolution",
-    "No route to host",
-    "unreachable",
-    _AWAY_LATELY,
+# What only a person can mend, as libpq says it, and a server that speaks English: with which SQLSTATE a server refuses
+# connections, libpq keeps to itself. Where it is said otherwise it is told after some waiting in vain.
+_PERMANENT = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "not permitted",
+    "permission denied",
+    "no pg_hba.conf entry",
+    " certificate",
+    "signature failure",
+    "does not support SSL",
+    " invalid ",
 )
+_CANNOT_CONNECT = "cannot connect to the database"
+_CORRECT_IT = "Correct {setting}, or the server"
+_START_IT = "Start the server, or correct {setting}"
+_TRUST_IT = "Has its certificate expired, or is it not of an authority in sslrootcert? Correct {setting}, or the server"
+_LET_IT_OWN = "Make the role in {setting} the owner of the database, or name there the one that is"
+_SECONDS_BETWEEN_COMPLAINTS = 60.0
 # A server that vanished is noticed within some 10 seconds.
 _DEFAULTS = {
     "connect_timeout": "5",
@@ -95,12 +98,12 @@ class CannotConnect(Exception):
     """The server does not let the suite in, or is away. The text says why, without the password.
 
     Attributes:
-        healing: Whether it may be otherwise in a moment.
+        remedy: What to do about it, with {setting} where the caller is to name the setting of the address.
     """
 
-    def __init__(self, text: str, healing: bool) -> None:
+    def __init__(self, text: str, remedy: str) -> None:
         super().__init__(text)
-        self.healing = healing
+        self.remedy = remedy
 
 
 class _Mine(threading.local):
@@ -109,12 +112,40 @@ class _Mine(threading.local):
     Attributes:
         events: How many events it appended.
         failure: The SQLSTATE of the last statement that failed; "" if the connection did, None if none has.
-        patience: The milliseconds that a statement may take outside of changes; 0: any.
+        longest: The milliseconds that a statement of a call without a deadline may take; 0: any.
+        patience: Those that a statement may take at the moment, outside of changes.
     """
 
     events = 0
     failure: str | None = None
-    patience = _READ_MILLISECONDS
+    longest = _LONGEST_MILLISECONDS
+    patience = _LONGEST_MILLISECONDS
+
+
+class _Complaints:
+    """What is wrong with a database, told in the log once a minute, however many calls meet it."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._made_at: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+
+    def make(self, event: str, error: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now - self._made_at.get((event, error), -math.inf) < _SECONDS_BETWEEN_COMPLAINTS:
+                return
+            self._made_at[event, error] = now
+        log.warning(event, database=self._database, error=error)
+
+    def withdraw(self, event: str, news: str) -> None:
+        """Tell that it is over, if it was told."""
+        with self._lock:
+            made = [complaint for complaint in self._made_at if complaint[0] == event]
+            for complaint in made:
+                del self._made_at[complaint]
+        if made:
+            log.info(news, database=self._database)
 
 
 class PostgresDatabase(peewee.PostgresqlDatabase, Database):
@@ -133,9 +164,11 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         self._state: Any
         self._parameters: dict[str, Any] = {**_DEFAULTS, **_parameters(address)}
         self.name = str(self._parameters["dbname"])
+        self.complaints = _Complaints(str(address))
         self._opened: set[psycopg.Connection[Any]] = set()
         self._pause = 0.0
-        self._next_try = float("-inf")
+        self._next_try = -math.inf
+        self._closing = threading.Event()
 
     def get_context_options(self) -> dict[str, Any]:
         return {**super().get_context_options(), "dialect": self.dialect}
@@ -145,27 +178,68 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         # A server that is away is not asked by each call.
         if time.monotonic() < self._next_try:
             raise psycopg.OperationalError(_AWAY_LATELY)
+        if self._pause:
+            # One asks whether it is back, and nobody waits for the answer.
+            self._next_try = math.inf
         try:
-            connection = psycopg.connect(**self._parameters, autocommit=True)
-        except psycopg.OperationalError:
+            connection = self._opened_connection()
+        except psycopg.Error as failure:
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-            self._next_try = time.monotonic() + self._pause
+            self.complaints.make(_CANNOT_CONNECT, told(failure))
             raise
+        else:
+            self._pause = 0.0
+            self.complaints.withdraw(_CANNOT_CONNECT, "connected to the database")
+        finally:
+            self._next_try = time.monotonic() + self._pause
         self.mine.failure = None
-        self._pause = 0.0
-        # Or a number would have another type, and each statement another plan, by its size.
-        connection.adapters.register_dumper(int, Int8Dumper)
-        # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that did
-        # would have read what every other change writes.
-        # A table of a row or two is read whole nevertheless, at a cost that looks so high to the planner that it would
-        # have the statement compiled, for tens of milliseconds.
-        patience = self.mine.patience
-        connection.execute(
-            f"SET statement_timeout = {patience}; SET idle_in_transaction_session_timeout = {_CHANGE_MILLISECONDS};"
-            " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8'"
-        )
         self._opened.add(connection)
         return connection
+
+    def _opened_connection(self) -> psycopg.Connection[Any]:
+        try:
+            connection = psycopg.connect(**self._parameters, autocommit=True)
+        except UnicodeError:
+            raise psycopg.ProgrammingError("its host cannot be a name") from None
+        # Or a number would have another type, and each statement another plan, by its size.
+        connection.adapters.register_dumper(int, Int8Dumper)
+        try:
+            # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that
+            # did would have read what every other change writes. One of a row or two is read whole nevertheless, at a
+            # cost that looks so high to the planner that it would compile the statement, for tens of milliseconds.
+            connection.execute(
+                f"SET statement_timeout = {self.mine.patience};"
+                f" SET idle_in_transaction_session_timeout = {_LONGEST_MILLISECONDS};"
+                " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8'"
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last attempt to connect failed."""
+        return self._pause > 0
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at least, until it makes sense to connect again. False: it does not any more."""
+        return not self._closing.wait(max(self._next_try - time.monotonic(), seconds))
+
+    def stop_waiting(self) -> None:
+        """End `wait`, now and later."""
+        self._closing.set()
+
+    def have_patience(self, seconds: float) -> None:
+        """Let statements outside of changes take so long; at most twice as long, or each call would have to say so."""
+        milliseconds = self.mine.longest
+        if seconds < math.inf:
+            rounded = int(2 ** math.ceil(math.log2(max(seconds * 1000, 1))))
+            milliseconds = min(rounded, milliseconds or rounded)
+        if milliseconds != self.mine.patience:
+            self.mine.patience = milliseconds
+            if not self._state.closed:
+                self.command(f"SET statement_timeout = {milliseconds}")
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
         """As peewee's own, without its logs and hooks; it remembers what failed."""
@@ -173,7 +247,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             try:
                 return self.connection().execute(sql, params or None)
             except psycopg.Error as failure:
-                self.mine.failure = failure.sqlstate or ""
+                self.mine.failure = _state_of(failure)
                 raise
 
     def next_event(self) -> int:
@@ -195,8 +269,12 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             try:
                 self.connection().execute(text, prepare=False)
             except psycopg.Error as failure:
-                self.mine.failure = failure.sqlstate or ""
+                self.mine.failure = _state_of(failure)
                 raise
+
+    def is_lost(self) -> bool:
+        """Whether what failed last on this thread was its connection, or the server on its other end."""
+        return self.mine.failure == "" or self.mine.failure in _AWAY
 
     def undo(self) -> None:
         """End the transaction, if there is one, and whatever happened to it. A connection that is of no use goes."""
@@ -232,12 +310,12 @@ def connect(address: DatabaseAddress) -> PostgresDatabase:
         CannotConnect: the server does not let it in, or is away.
     """
     db = PostgresDatabase(address)
-    db.mine.patience = 0
+    db.mine.longest = db.mine.patience = 0
     try:
         db.connect()
     except peewee.PeeweeException as failure:
         why = told(failure)
-        raise CannotConnect(why, _is_healing(why)) from None
+        raise CannotConnect(why, _remedy(failure, why) or _START_IT) from None
     return db
 
 
@@ -284,7 +362,7 @@ class PostgresStore(Store):
         writers = (connections - _OTHER_CONNECTIONS) // 2
         self._readers = _Threads(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
         self._writers = ThreadPoolExecutor(writers, "postgres-writer")
-        self._long_reader = ThreadPoolExecutor(1, "postgres-long-reader", self._have_patience)
+        self._long_reader = ThreadPoolExecutor(1, "postgres-long-reader", self._be_patient)
         self._one_by_one = threading.Lock()
         self._leases = _Leases(self._db)
         try:
@@ -361,13 +439,14 @@ class PostgresStore(Store):
 
     def close(self) -> None:
         self._closed = True
+        self._db.stop_waiting()
         for executor in (self._writers, self._readers, self._long_reader):
             executor.shutdown()
         self._leases.close()
         self._db.close_all()
 
-    def _have_patience(self) -> None:
-        self._db.mine.patience = 0
+    def _be_patient(self) -> None:
+        self._db.mine.longest = self._db.mine.patience = 0
 
     async def _on_thread(
         self,
@@ -382,37 +461,40 @@ class PostgresStore(Store):
         return await asyncio.get_running_loop().run_in_executor(executor, context.run, run, work)
 
     def _read(self, query: Callable[[], Result]) -> Result:
-        for _ in range(_RECONNECTS):
+        deadline = _deadline()
+        for attempt in itertools.count(1):
             self._db.mine.failure = None
+            if (left := deadline - time.monotonic()) <= 0:
+                raise errors.deadline_exceeded()
             try:
+                self._db.have_patience(left)
                 return query()
             except peewee.PeeweeException as failure:
-                if not self._is_lost():
-                    raise self._judged(failure, math.inf) from failure
+                if not self._db.is_lost():
+                    raise self._judged(failure) from failure
                 self._db.drop()
-        raise errors.unavailable()
+                if attempt >= _RECONNECTS:
+                    raise self._given_up(failure) from None
+        raise AssertionError("unreachable")
 
     def _change(self, change: Callable[[], Result], abandoned: threading.Event | None = None) -> Result:
         abandoned = abandoned or threading.Event()
-        call = current.get()
-        deadline = math.inf if call is None else call.deadline
+        deadline = _deadline()
         lost = 0
         with ExitStack() as turn:
             for attempt in itertools.count(1):
-                # The clock of event loops.
                 if abandoned.is_set() or time.monotonic() >= deadline:
                     raise errors.deadline_exceeded()
                 after: list[Callable[[], None]] = []
                 try:
                     result = self._attempt(change, abandoned, deadline, after, attempt)
                     break
-                except _Again:
-                    if self._is_lost():
+                except _Again as again:
+                    if self._db.is_lost():
                         self._db.drop()
                         lost += 1
                     if lost >= _RECONNECTS or attempt >= _ATTEMPTS:
-                        log.warning("change given up", attempts=attempt, lost_connections=lost)
-                        raise errors.unavailable() from None
+                        raise self._given_up(again.__cause__ or again) from None
                     if attempt == _ATTEMPTS_AT_ONCE:
                         turn.enter_context(self._one_by_one)
                     time.sleep(random.uniform(0, min(0.001 * 2**attempt, _LONGEST_RETRY_SECONDS)))
@@ -439,7 +521,7 @@ class PostgresStore(Store):
         """
         db, mine = self._db, self._db.mine
         mine.events, mine.failure = 0, None
-        remaining = min((deadline - time.monotonic()) * 1000, _CHANGE_MILLISECONDS)
+        remaining = min((deadline - time.monotonic()) * 1000, _LONGEST_MILLISECONDS)
         try:
             db.command(
                 f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {max(math.ceil(remaining), 1)}"
@@ -451,37 +533,40 @@ class PostgresStore(Store):
                 raise errors.deadline_exceeded()
         except Exception as failure:
             db.undo()
-            if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK) or self._is_lost():
+            if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK) or self._db.is_lost():
                 raise _Again from failure
             if mine.failure == _UNIQUE_VIOLATION and attempt < _ATTEMPTS_OF_UNIQUE:
                 raise _Again from failure
             if isinstance(failure, StopIteration):
                 # A future takes none.
                 raise RuntimeError("a change raised StopIteration") from failure
-            raise self._judged(failure, deadline) from None
+            raise self._judged(failure) from None
         try:
             db.command("COMMIT")
         except Exception as failure:
             db.undo()
             if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK):
                 raise _Again from failure
-            log.error("commit failed", error=told(failure))
-            if self._is_lost():
+            db.complaints.make("commit failed", told(failure))
+            if self._db.is_lost():
                 db.drop()
-            judged = self._judged(failure, deadline)
+            judged = self._judged(failure)
             raise (judged if isinstance(judged, errors.Error) else errors.unavailable()) from failure
         return result
 
-    def _is_lost(self) -> bool:
-        """Whether what failed last on this thread was its connection, or the server on its other end."""
-        return self._db.mine.failure == "" or self._db.mine.failure in _AWAY
+    def _given_up(self, failure: BaseException) -> errors.Error:
+        """What to tell of what was tried often enough."""
+        # That the server is waited for the log tells already.
+        if not self._db.is_away:
+            self._db.complaints.make("calls given up", told(failure))
+        return errors.unavailable()
 
-    def _judged(self, failure: Exception, deadline: float) -> Exception:
+    def _judged(self, failure: Exception) -> Exception:
         """What to tell of a failure."""
         if not isinstance(failure, peewee.PeeweeException):
             return failure
         if self._db.mine.failure == _DISK_FULL:
-            log.error("disk of the database is full")
+            self._db.complaints.make("the disk of the database is full", told(failure))
             return storage_full()
         if self._db.mine.failure == _QUERY_CANCELED:
             return errors.deadline_exceeded()
@@ -658,40 +743,53 @@ def is_leased(db: Database, name: str) -> bool:
 
 
 def _bring_up_to_date(db: PostgresDatabase, name: str, folder: Path) -> None:
-    """Connect, and apply what is new in the schema: of several processes at once, one does.
-
-    CockroachDB has no advisory locks: there a table of locks would have to take their place, here and in `_Leases`.
-    """
-    _wait_for(db, name)
-    with starts_held(db):
-        schema.bring_up_to_date(db, name, folder)
-
-
-def _wait_for(db: PostgresDatabase, name: str) -> None:
-    """Wait until the server answers.
+    """Connect, and apply what is new in the schema. A server that is away, or goes away meanwhile, is waited for.
 
     Raises:
-        CannotConnect: it does not, or not within `_START_SECONDS`, or it refuses.
+        CannotConnect: it does not answer within `_START_SECONDS`, or it refuses.
+        MigrationFailed: a migration did.
     """
     end = time.monotonic() + _START_SECONDS
-    warned = False
+    pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
             db.connect(reuse_if_open=True)
+            _migrate(db, name, folder)
             return
-        except peewee.PeeweeException as failure:
-            why = told(failure)
-        healing = _is_healing(why)
-        if not healing or time.monotonic() >= end:
-            raise CannotConnect(why, healing)
-        if not warned:
-            log.warning("waiting for the database server", database=name, seconds=int(_START_SECONDS), error=why)
-            warned = True
-        time.sleep(_LONGEST_PAUSE_SECONDS)
+        except (peewee.PeeweeException, schema.MigrationFailed) as failure:
+            cause = failure.__cause__ if isinstance(failure, schema.MigrationFailed) else failure
+            why = told(cause or failure)
+            db.drop()
+            if db.mine.failure == _NOT_ALLOWED:
+                raise CannotConnect(f"its role may not make or change tables ({why})", _LET_IT_OWN) from None
+            if not db.is_lost():
+                raise
+            if remedy := _remedy(cause, why):
+                raise CannotConnect(why, remedy) from None
+            if time.monotonic() >= end:
+                raise CannotConnect(why, _START_IT) from None
+        if not db.is_away:
+            db.complaints.make("waiting for the database", why)
+        if not db.wait(pause):
+            raise CannotConnect(why, _START_IT)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def _is_healing(why: str) -> bool:
-    return any(text in why for text in _HEALING)
+def _remedy(failure: BaseException | None, why: str) -> str:
+    """What to do about a server that does not let the suite in; "" if it may do so in a moment."""
+    # Some options are read by the driver itself.
+    if isinstance(failure, peewee.ProgrammingError) or any(text in why for text in _PERMANENT):
+        return _TRUST_IT if "SSL error" in why else _CORRECT_IT
+    return ""
+
+
+def _migrate(db: PostgresDatabase, name: str, folder: Path) -> None:
+    """Apply what is new in the schema: of several processes at once, one does.
+
+    CockroachDB has no advisory locks: there a table of locks would have to take their place, here and in `_Leases`.
+    """
+    with starts_held(db):
+        schema.bring_up_to_date(db, name, folder)
 
 
 def _parameters(address: DatabaseAddress) -> dict[str, Any]:
@@ -702,11 +800,24 @@ def _parameters(address: DatabaseAddress) -> dict[str, Any]:
         # Of what cannot be read, it tells parts that may be the password's.
         known = str(failure).startswith("invalid URI query parameter")
         text = str(failure).strip() if known else "PostgreSQL cannot read this address"
-        raise CannotConnect(text, healing=False) from None
+        raise CannotConnect(text, _CORRECT_IT) from None
 
 
 def told(failure: BaseException) -> str:
     """What a failure says, in a line, and without the values of rows."""
     cause = failure.args[0] if failure.args and isinstance(failure.args[0], psycopg.Error) else failure
     primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
-    return " ".join((primary or str(cause)).split())
+    # What follows on other lines is advice, of which some would undo what was set.
+    line, *_ = (primary or str(cause) or repr(cause)).splitlines()
+    return line.removeprefix("connection failed: ").strip()
+
+
+def _state_of(failure: psycopg.Error) -> str:
+    """The SQLSTATE of a failure; "" if it is, or ends, that of the connection."""
+    return "" if failure.diag.severity_nonlocalized in _ENDING else failure.sqlstate or ""
+
+
+def _deadline() -> float:
+    """When the call under way ends, by the clock of event loops; infinite if there is none."""
+    call = current.get()
+    return math.inf if call is None else call.deadline

@@ -41,7 +41,7 @@ class RemoteChannel:
     `LocalChannel` has.
 
     Args:
-        address: host:port, or a gRPC name to resolve.
+        address: host:port, or a gRPC name to resolve: all replicas of the service that it has share the calls.
         services: What is called there.
         peer: What this service proves itself with, and knows others by. None: nothing is encrypted.
         name: Of the service that is called: the certificate there must be for it, whatever the address.
@@ -67,8 +67,13 @@ class RemoteChannel:
             ("grpc.min_reconnect_backoff_ms", 2000),
             # A part that died is there again within a second or two: who waits longer than that adds to it.
             ("grpc.max_reconnect_backoff_ms", 500),
+            # A name is asked for again where a connection ends, and no sooner than this: by default 30 s, in which all
+            # replicas that are known may have been replaced.
+            ("grpc.dns_min_time_between_resolutions_ms", 2000),
             # Else all channels of a process to one address share a connection, also those of two suites.
             ("grpc.use_local_subchannel_pool", 1),
+            # What an environment names as its proxy is for what is outside.
+            ("grpc.enable_http_proxy", 0),
         ]
         if peer is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)

@@ -42,8 +42,14 @@ LONGEST_STREAM_SECONDS = 200.0
 # gRPC's own limit counts health checks and streams too and answers without details: it only stands behind `Admission`.
 # It is that of an acceptor: one connection, which may have half as many calls, is not to fill it.
 _BACKSTOP_FACTOR = 4
-# Streams of health and reflection stay open: they are not to take the places of calls.
+# Streams of reflection and health stay open: they are not to take the places of calls.
 _MAX_STREAMS = 256
+# One comes with each connection of a client that looks after the health of who it calls.
+_MAX_WATCHES = 1024
+# In this time those who watch have heard that a server stops, and call others.
+_NEWS_SECONDS = 0.1
+# A connection that is old enough takes no more calls. Those that it has, streams among them, end in this time.
+_CONNECTION_GRACE_SECONDS = LONGEST_STREAM_SECONDS + 40
 _MAX_WAITING = 10_000
 # Of the calls that are let in at once, one of so many may be answered by a stream.
 _DOWNLOADS_SHARE = 8
@@ -111,6 +117,8 @@ class Server:
     Args:
         endpoints: By path; those of health, reflection and channelz are added.
         admission: Of the calls to the endpoints.
+        connection_age: Seconds, or a tenth more or less, after which a connection takes no more calls: its client makes
+            another, and where it has the choice among replicas it meets those that are new. Infinite: never.
         longest_wait: Seconds. While calls wait longer than that before they begin, no more are let in.
         draining: Set when the server is about to stop.
         internal: Whether only other services call, which tell where their own calls came from. What anybody else tells
@@ -132,6 +140,7 @@ class Server:
         metrics: Metrics,
         *,
         admission: Admission,
+        connection_age: float = math.inf,
         longest_wait: float = math.inf,
         draining: asyncio.Event,
         internal: bool = False,
@@ -163,10 +172,11 @@ class Server:
         for endpoint in endpoints.values():
             if endpoint.streams_responses and endpoint.admission is admission:
                 endpoint.admission = downloads
-        streams = Admission(min(_MAX_STREAMS, most_calls // 2))
+        streams = Admission(min(_MAX_STREAMS, admission.limit))
+        self._watches = watches = Admission(min(_MAX_WATCHES, admission.limit), refusal=health.unwatched)
         for endpoint in own.values():
             if endpoint.streams_responses:
-                endpoint.admission = streams
+                endpoint.admission = watches if endpoint.path.split("/")[1] == health.NAME else streams
                 endpoint.stays_open = True
         options = [
             *_OPTIONS,
@@ -175,12 +185,18 @@ class Server:
             ("grpc.server.max_pending_requests", _MAX_WAITING),
             ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING),
         ]
+        if connection_age < math.inf:
+            options += [
+                ("grpc.max_connection_age_ms", int(connection_age * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(_CONNECTION_GRACE_SECONDS * 1000)),
+            ]
         origin_of = origins.told if internal else origins.seen(trusted_proxies)
         callers = tls.Callers() if isinstance(certificate, tls.Peer) else None
         handlers = _handlers([*endpoints.values(), *own.values()], origin_of, callers, {admission, downloads})
         waiting = Waiting(longest_wait)
         self._acceptors = [Acceptor(handlers, options, most_calls, waiting) for _ in range(_ACCEPTORS)]
         self._shares_port = shares_port
+        self._until_stopped = ExitStack()
 
     async def start(self, address: str) -> int:
         """Listen on host:port and serve. Returns the port, which the system chose if it was 0.
@@ -189,8 +205,15 @@ class Server:
             NoSocketFolder: there is none for the server's connection to itself.
             OSError: the port is taken, or the address is not of this machine.
         """
+        with ExitStack() as started:
+            folder = started.enter_context(_socket_folder())
+            port = await self._start(address, folder)
+            self._until_stopped = started.pop_all()
+        return port
+
+    async def _start(self, address: str, folder: str) -> int:
+        """As `start`, with a folder for the sockets of the acceptors."""
         with ExitStack() as until_started:
-            folder = until_started.enter_context(_socket_folder())
             if not self._shares_port:
                 # The acceptors share it, and would join whoever shares it already. From now on other programs of the
                 # same user could join them: nothing tells.
@@ -218,13 +241,16 @@ class Server:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
         self._draining.set()
+        if self._watches.under_way:
+            await asyncio.sleep(min(_NEWS_SECONDS, grace))
         # What waits is answered first, and then what has come meanwhile refused, in a way that clients try again: gRPC
         # would cancel it.
-        await asyncio.gather(*(each.pass_queue(grace) for each in self._acceptors))
+        await asyncio.gather(*(each.pass_queue(max(end - loop.time(), 0)) for each in self._acceptors))
         for each in self._acceptors:
             each.stopping = True
         await asyncio.gather(*(each.pass_queue(max(end - loop.time(), 0)) for each in self._acceptors))
         await asyncio.gather(*(each.stop(max(end - loop.time(), 0)) for each in self._acceptors))
+        self._until_stopped.close()
 
 
 def _socket_folder() -> tempfile.TemporaryDirectory[str]:

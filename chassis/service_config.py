@@ -1,7 +1,8 @@
 """Service configs: what gRPC clients do by themselves about calls that fail, in any language.
 
-Sources: https://github.com/grpc/grpc/blob/master/doc/service_config.md and, of retries,
-https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+Sources: https://github.com/grpc/grpc/blob/master/doc/service_config.md, of retries
+https://github.com/grpc/proposal/blob/master/A6-client-retries.md, and of health
+https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ _IDEMPOTENT = (
 )
 # gRPC itself answers CANCELLED to what meets the stop of a server on its way.
 _RETRYABLE = ["UNAVAILABLE", "CANCELLED"]
+# The most that gRPC takes. A replica that dies may leave hundreds of calls of one client: less than half of so many are
+# tried again at once.
+_MOST_TOKENS = 1000
 
 
 def between_parts(services: Sequence[descriptor.ServiceDescriptor]) -> str:
@@ -70,7 +74,9 @@ def _idempotent(services: Sequence[descriptor.ServiceDescriptor]) -> list[dict[s
 def _config(methods: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "loadBalancingConfig": [{"round_robin": {}}],
+        # A replica that is about to stop tells so, and is called no more. "" is the server as a whole.
+        "healthCheckConfig": {"serviceName": ""},
         "methodConfig": methods,
         # Of many calls that fail not all are tried again: that would make it worse.
-        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        "retryThrottling": {"maxTokens": _MOST_TOKENS, "tokenRatio": 0.1},
     }

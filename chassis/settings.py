@@ -232,6 +232,11 @@ class Settings:
     mutations_per_minute: int = _setting(
         6000, _number(0, 1_000_000), "changes a minute by one account, per process; 0: any"
     )
+    connection_age_seconds: int = _setting(
+        300,
+        _number(0, 86_400),
+        "how long a connection takes calls; then its client makes another, and meets new replicas; 0: for ever",
+    )
     drain_seconds: int = _setting(10, _number(0, 600), "how long a stop waits for calls under way")
     bcrypt_cost: int = _setting(12, _number(4, 16), "cost of a password's hash; each step doubles its time")
     media_url: MediaFolder | MediaBucket = _setting(  # noqa: RUF009

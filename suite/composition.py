@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,7 @@ class Assembly:
             internal=self._served is not GATEWAY,
             trusted_proxies=self._settings.trusted_proxies,
             admission=self._admission,
+            connection_age=self._settings.connection_age_seconds or math.inf,
             longest_wait=self._settings.max_wait_milliseconds / 1000,
             reflects=self._settings.reflection,
             shares_port=shares_port,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import apsw
@@ -37,6 +37,17 @@ def require_files(settings: Settings, instead: str) -> None:
 def restore_to_finish(settings: Settings) -> Path:
     """The folder of databases that take the place of those there are. It exists while that is under way."""
     return settings.data / "restore.ready"
+
+
+def wait_for_servers(settings: Settings, services: Iterable[Service]) -> None:
+    """Wait for the servers of databases, where a signal ends the process meanwhile: an event loop would not hear of it.
+
+    Raises:
+        click.ClickException: as `open_store`.
+    """
+    for service in services:
+        if service.name in settings.database_addresses:
+            open_store(settings, service).close()
 
 
 def open_store(
@@ -82,9 +93,10 @@ def _open_on_server(
     try:
         return postgres.PostgresStore(address, service.migrations, on_commit, settings.database_connections)
     except postgres.CannotConnect as failure:
-        advice = "Start the server, or set" if failure.healing else "Set"
-        raise click.ClickException(f"cannot use {address}: {failure}. {advice} {variable} to another.") from None
+        text = f"cannot use {address}: {failure}. {failure.remedy.format(setting=variable)}."
+        raise click.ClickException(text) from None
     except MigrationFailed as failure:
-        raise click.ClickException(str(failure)) from None
+        raise click.ClickException(f"{failure} {variable} says where it is.") from None
     except peewee.PeeweeException as failure:
-        raise click.ClickException(f"cannot use {address}: {failure}. Set {variable} to another.") from None
+        why = " ".join(str(failure).split())
+        raise click.ClickException(f"cannot use {address}: {why}. Set {variable} to another.") from None

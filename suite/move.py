@@ -96,7 +96,8 @@ def _move(move: Move) -> None:
     try:
         contents = move.run(console)
     except postgres.CannotConnect as failure:
-        raise click.ClickException(f"cannot use {move.address}: {failure}.") from None
+        text = f"cannot use {move.address}: {failure}. {failure.remedy.format(setting='its address')}."
+        raise click.ClickException(text) from None
     except MigrationFailed as failure:
         raise click.ClickException(str(failure)) from None
     except (OSError, apsw.Error, peewee.PeeweeException, Error) as failure:

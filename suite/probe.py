@@ -14,6 +14,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _TIMEOUT_SECONDS = 4.0
+# Not by way of a proxy that the environment names.
+_OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 
 def main(name: str) -> None:
@@ -29,28 +31,53 @@ def _channel(name: str) -> grpc.Channel:
     address = os.environ["INSTA_LISTEN"]
     if name == "gateway":
         if "INSTA_TLS_CERTIFICATE" not in os.environ:
-            return grpc.insecure_channel(address)
-        # The very certificate that the gateway was given, whoever issued it.
-        chain = Path(os.environ["INSTA_TLS_CERTIFICATE"]).read_bytes()
-        return _secure(address, grpc.ssl_channel_credentials(chain), _name_in(chain))
+            return grpc.insecure_channel(address, _OPTIONS)
+        # The very certificate that it shows, whoever issued it. The file may hold a newer one, which the gateway reads
+        # when it is started again.
+        shown = _certificate_at(address)
+        return _secure(address, grpc.ssl_channel_credentials(shown), _name_in(shown))
     if "INSTA_PEER_TLS" not in os.environ:
-        return grpc.insecure_channel(address)
+        return grpc.insecure_channel(address, _OPTIONS)
     folder = Path(os.environ["INSTA_PEER_TLS"])
     authority, key, certificate = ((folder / file).read_bytes() for file in ("ca.crt", "tls.key", "tls.crt"))
     return _secure(address, grpc.ssl_channel_credentials(authority, key, certificate), name)
 
 
 def _secure(address: str, credentials: grpc.ChannelCredentials, name: str) -> grpc.Channel:
-    return grpc.secure_channel(address, credentials, [("grpc.ssl_target_name_override", name)])
+    options = [*_OPTIONS, ("grpc.ssl_target_name_override", name)]
+    return grpc.secure_channel(address, credentials, options)
 
 
-def _name_in(chain: bytes) -> str:
-    # It takes as long to load as all the rest, and only the gateway needs it.
+def _certificate_at(address: str) -> bytes:
+    """What a server on host:port proves itself with, in PEM."""
+    # They take as long to load as all the rest, and only the gateway needs them.
+    import socket
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT_SECONDS) as connection,
+        context.wrap_socket(connection) as encrypted,
+    ):
+        shown = encrypted.getpeercert(binary_form=True)
+    assert shown is not None
+    return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+
+def _name_in(certificate: bytes) -> str:
     from cryptography import x509
 
-    (own, *_) = x509.load_pem_x509_certificates(chain)
-    names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return names.get_values_for_type(x509.DNSName)[0]
+    loaded = x509.load_pem_x509_certificate(certificate)
+    try:
+        names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return str(loaded.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
+    hosts = names.get_values_for_type(x509.DNSName)
+    return hosts[0] if hosts else str(names.get_values_for_type(x509.IPAddress)[0])
 
 
 if __name__ == "__main__":
@@ -59,4 +86,5 @@ if __name__ == "__main__":
     except grpc.RpcError as failure:
         sys.exit(f"no answer: {failure.code().name}, {failure.details()}")
     except OSError as failure:
-        sys.exit(f"{failure.filename} cannot be read: {failure.strerror}")
+        unreadable = f"{failure.filename} cannot be read: {failure.strerror}"
+        sys.exit(unreadable if failure.filename else f"no answer: {failure}")

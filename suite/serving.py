@@ -26,6 +26,7 @@ from chassis.settings import Settings
 from chassis.web import WebServer
 from suite import tls
 from suite.composition import GATEWAY, SERVICES, Assembly
+from suite.databases import wait_for_servers
 
 _ALL_ADDRESSES = ("0.0.0.0", "[::]")
 
@@ -66,6 +67,7 @@ def run(
     with ExitStack() as held:
         for service in services:
             held.enter_context(data_lock(settings, service))
+        wait_for_servers(settings, services)
         uvloop.run(_serve(settings, services, served, announce, supervised=False))
 
 
@@ -80,8 +82,10 @@ def run_supervised(settings: Settings, services: Iterable[Service], served: Serv
         sys.stdout.write(json.dumps(dataclasses.asdict(addresses)) + "\n")
         sys.stdout.flush()
 
+    services = list(services)
     _wake_without_haste()
-    uvloop.run(_serve(settings, list(services), served, announce, supervised=True))
+    wait_for_servers(settings, services)
+    uvloop.run(_serve(settings, services, served, announce, supervised=True))
 
 
 def _wake_without_haste() -> None:

@@ -102,29 +102,31 @@ def sql(text: str) -> str:
 
 
 class Connection:
-    """A connection of a test's own. As a context it is a transaction."""
+    """A connection of a test's own, to the database of a file or at an address. As a context it is a transaction."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Path | str) -> None:
         self._connection: Any
-        if ON_POSTGRESQL:
-            self._connection = psycopg.connect(postgres_server.address(path), autocommit=True)
+        self._on_postgresql = ON_POSTGRESQL or isinstance(place, str)
+        if self._on_postgresql:
+            address = place if isinstance(place, str) else postgres_server.address(place)
+            self._connection = psycopg.connect(address, autocommit=True)
         else:
-            self._connection = apsw.Connection(str(path))
+            self._connection = apsw.Connection(str(place))
             self._connection.set_busy_timeout(10_000)
 
     def execute(self, text: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, with a question mark for each value. Its rows."""
-        cursor = self._connection.execute(sql(text), values or None)
-        if ON_POSTGRESQL and cursor.description is None:
+        cursor = self._connection.execute(self._sql(text), values or None)
+        if self._on_postgresql and cursor.description is None:
             return []
         return list(cursor)
 
     def executemany(self, text: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each of many rows of values."""
-        self._connection.cursor().executemany(sql(text), rows)
+        self._connection.cursor().executemany(self._sql(text), rows)
 
     def __enter__(self) -> Connection:
-        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if ON_POSTGRESQL else "BEGIN")
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if self._on_postgresql else "BEGIN")
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
@@ -132,6 +134,9 @@ class Connection:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _sql(self, text: str) -> str:
+        return text.replace("?", "%s") if self._on_postgresql else text
 
 
 def settle(log: Store) -> None:
@@ -164,9 +169,14 @@ def path_of(suite: RunningSuite, service: str) -> Path:
     return Path(suite.environment["INSTA_DATA"]) / f"{service}.db"
 
 
+def place_of(suite: RunningSuite, service: str) -> Path | str:
+    """The database of a service: its file, or its address where it is on a server."""
+    return suite.environment.get(f"INSTA_{service.upper()}_DATABASE_URL") or path_of(suite, service)
+
+
 def rows(suite: RunningSuite, service: str, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """What a query finds in the database of a service."""
-    with closing(Connection(path_of(suite, service))) as database:
+    with closing(Connection(place_of(suite, service))) as database:
         return database.execute(query, values)
 
 
@@ -194,17 +204,17 @@ def left_of_posts(suite: RunningSuite, post_ids: Iterable[int]) -> dict[str, int
 
 def wrong_counters(suite: RunningSuite) -> dict[str, set[tuple[Any, ...]]]:
     """Counters that differ from the rows that they count."""
-    return counted_wrongly({service: path_of(suite, service) for service in ("posts", "social")})
+    return counted_wrongly({service: place_of(suite, service) for service in ("posts", "social")})
 
 
-def counted_wrongly(paths: Mapping[str, Path]) -> dict[str, set[tuple[Any, ...]]]:
+def counted_wrongly(places: Mapping[str, Path | str]) -> dict[str, set[tuple[Any, ...]]]:
     """As `wrong_counters`, of the databases of these services."""
     wrong = {}
     for counters, (service, counted) in COUNTERS.items():
-        if service not in paths:
+        if service not in places:
             continue
         # In one transaction, so that both see the same moment.
-        with closing(Connection(paths[service])) as opened, opened as database:
+        with closing(Connection(places[service])) as opened, opened as database:
             stored = {row for row in database.execute(counters) if row[1]}
             found = set(database.execute(counted))
         if stored != found:

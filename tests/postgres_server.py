@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import psycopg
 import pytest
 
 from chassis.settings import DatabaseAddress
+from tests import disks
 
 VARIABLE = "INSTA_TEST_POSTGRES"
 PASSWORD = "correct-horse"
@@ -39,6 +40,8 @@ _SETTINGS = {
     # Those who look how two transactions wait for each other do not wait long.
     "deadlock_timeout": "200ms",
 }
+# A write-ahead log for a small disk.
+_SMALL_LOG = {"min_wal_size": "2MB", "max_wal_size": "4MB"}
 # What is lost with the power is of no interest to most tests.
 _HURRIED = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -84,6 +87,12 @@ class Server:
             self._process.send_signal(how)
             self._process.wait(60)
             self._process = None
+
+    def show(self, certificate: Path) -> None:
+        """Show whoever connects in a moment the certificate in a folder: tls.crt and tls.key."""
+        assert self._process is not None
+        _given(certificate, self.folder, _unprivileged())
+        self._process.send_signal(signal.SIGHUP)
 
     def url(self, database: str = "postgres", user: str = _USER, password: str = PASSWORD) -> str:
         """The address of a database."""
@@ -143,6 +152,7 @@ def running(
     *,
     durable: bool = False,
     certificate: Path | None = None,
+    megabytes: tuple[int, int] | None = None,
     folder: Path | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
@@ -151,12 +161,15 @@ def running(
     Args:
         durable: What it has committed outlives its crash.
         certificate: A folder of tls.crt and tls.key, which it shows its clients.
+        megabytes: Of disks of its own for its data and its write-ahead log, the folders data and wal. None: on that of
+            the tests.
         folder: In which its own is made. None: where the system keeps what is temporary.
         settings: Beside its usual ones, or in place of them.
     """
     folder = Path(tempfile.mkdtemp(prefix="insta-postgres-", dir=folder)).absolute()
     user = _unprivileged()
-    try:
+    with ExitStack() as held:
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
         if user:
             os.chown(folder, user["user"], user["group"])
         with tempfile.NamedTemporaryFile("w", dir=folder) as secret:
@@ -165,18 +178,21 @@ def running(
             os.chmod(secret.name, 0o644)
             initdb = [_binary("initdb"), "-D", str(folder / "data"), "-U", _USER, "--auth=scram-sha-256"]
             options = ["--pwfile", secret.name, "--encoding=UTF8", "--locale=C", "--no-sync"]
+            if megabytes is not None:
+                for name, size in zip(("data", "wal"), megabytes, strict=True):
+                    disk = held.enter_context(disks.small(folder / name, size))
+                    disk.chmod(0o700)
+                    if user:
+                        os.chown(disk, user["user"], user["group"])
+                options += [f"--waldir={folder / 'wal'}", "--wal-segsize=1"]
             subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder, **user)
-        settings = {**_SETTINGS, **({} if durable else _HURRIED), **(settings or {})}
+        chosen = {**_SETTINGS, **({} if durable else _HURRIED), **(_SMALL_LOG if megabytes else {}), **(settings or {})}
         if certificate is not None:
-            settings |= {"ssl": "on", **_given(certificate, folder, user)}
-        server = Server(folder, _free_port(), settings)
+            chosen |= {"ssl": "on", **_given(certificate, folder, user)}
+        server = Server(folder, _free_port(), chosen)
+        held.callback(server.stop)
         server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield server
 
 
 def _given(certificate: Path, folder: Path, user: dict[str, Any]) -> dict[str, str]:

@@ -154,7 +154,7 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
     given = environment(data, **settings)
     data.mkdir(parents=True, exist_ok=True)
     if superuser:
-        _ensure_superuser(given)
+        ensure_superuser(given)
     log = data / "suite.log"
     with log.open("a") as errors:
         process = subprocess.Popen(
@@ -184,7 +184,7 @@ def running(mode: str, data: Path, *, superuser: bool = True, **settings: str) -
             raise
 
 
-def _ensure_superuser(given: Mapping[str, str]) -> None:
+def ensure_superuser(given: Mapping[str, str]) -> None:
     """What `insta superuser create` does, without a process of its own."""
     settings = from_environment(given)
     # Tests run in an event loop.

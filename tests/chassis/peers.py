@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -70,6 +70,7 @@ class Way:
         admission: Of their calls.
         server: None in this process.
         address: host:port of the server.
+        draining: Set by a server that is about to stop.
     """
 
     channel: Any
@@ -77,6 +78,7 @@ class Way:
     admission: Admission
     server: Server | None = None
     address: str = ""
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def stop(self) -> None:
         """Stop the server, and wait until those who call have noticed: before, a call may still go where nobody is."""
@@ -118,6 +120,7 @@ async def reached(
     listen: str = "127.0.0.1:0",
     limit: MutationLimit | None = None,
     tracer: Tracer | None = None,
+    connection_age: float = math.inf,
 ) -> AsyncIterator[Way]:
     """Servicers that run in this process ("local"), or on a server of their own ("remote")."""
     verifier = issuer.verifier()
@@ -127,15 +130,22 @@ async def reached(
     if kind == "local":
         yield Way(LocalChannel(endpoints), metrics, admission)
         return
+    draining = asyncio.Event()
     server = Server(
-        endpoints, verifier, metrics, admission=admission, longest_wait=longest_wait, draining=asyncio.Event()
+        endpoints,
+        verifier,
+        metrics,
+        admission=admission,
+        connection_age=connection_age,
+        longest_wait=longest_wait,
+        draining=draining,
     )
-    address = f"127.0.0.1:{await server.start(listen)}"
+    address = f"{listen.rpartition(':')[0]}:{await server.start(listen)}"
     pool = descriptor_pool.Default()
     contracts = [pool.FindServiceByName(name) for name in servicers]
     channel = RemoteChannel(address, contracts, most_waiting=MOST_WAITING)
     try:
-        yield Way(channel, metrics, admission, server, address)
+        yield Way(channel, metrics, admission, server, address, draining)
     finally:
         await channel.close()
         await server.drain(0)
@@ -149,9 +159,10 @@ async def running(
     longest_wait: float = math.inf,
     listen: str = "127.0.0.1:0",
     tracer: Tracer | None = None,
+    connection_age: float = math.inf,
 ) -> AsyncIterator[Peer]:
     """A service, in one of the two ways."""
     servicer = Posts()
     servicers = dict(zip(CONTRACTS, (servicer, Auth()), strict=True))
-    async with reached(kind, servicers, issuer, max_calls, longest_wait, listen, tracer=tracer) as way:
+    async with reached(kind, servicers, issuer, max_calls, longest_wait, listen, None, tracer, connection_age) as way:
         yield Peer(**vars(way), servicer=servicer)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
+import structlog
 from google.protobuf import wrappers_pb2
 
-from chassis import errors, events
+from chassis import errors, events, logs, postgres
+from chassis.call import Call, current
 from chassis.consumer import Consumer, Cursor
 from chassis.events import EventLog, LoggedEvent
 from chassis.postgres import CannotConnect, PostgresStore
@@ -30,6 +36,17 @@ from tests.postgres_server import Server
 
 pytestmark = postgres_server.needed
 _CONNECTIONS = 10
+ENDS_ONCE = """
+from pathlib import Path
+
+
+def up(migrator, db):
+    db.execute_sql("INSERT INTO item (name) VALUES ('of the migration')")
+    ended = Path({path!r})
+    if not ended.exists():
+        ended.touch()
+        db.execute_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +75,15 @@ def open_store(address: DatabaseAddress) -> PostgresStore:
     return store
 
 
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What stores say in the log."""
+    # A logger that was used before may have the settings of a command that ran here.
+    monkeypatch.setattr(postgres, "log", logs.get("chassis.postgres"))
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
 @pytest_asyncio.fixture
 async def store(address: DatabaseAddress) -> AsyncIterator[PostgresStore]:
     opened = open_store(address)
@@ -70,6 +96,15 @@ _rename = compiled(items.Item.update(name=param("new")).where(items.Item.name ==
 
 def append(db: Database, name: str) -> None:
     events.append(db, wrappers_pb2.StringValue(value=name))
+
+
+async def can_add(store: PostgresStore, name: str) -> bool:
+    """Add an item, unless the server is away."""
+    try:
+        await store.write(items.add, name)
+    except errors.Unavailable:
+        return False
+    return True
 
 
 class Slow:
@@ -234,11 +269,16 @@ async def test_of_two_changes_that_look_first_and_then_act_one_sees_what_the_oth
 async def test_what_follows_a_commit_follows_once_though_the_change_was_made_again(store: PostgresStore) -> None:
     told: list[str] = []
     runs = 0
+    both = threading.Barrier(2)
+    meeting = {"name 0", "name 1"}
 
     def rename(db: Database, name: str) -> None:
         nonlocal runs
         runs += 1
         count = items.count(db)
+        if name in meeting:
+            meeting.remove(name)
+            both.wait(10)
         after_commit(lambda: told.append(name))
         items.rename_first(db, f"{name} of {count}")
 
@@ -312,7 +352,7 @@ async def test_a_lease_is_one_processs_and_lost_with_the_connection(
     await until(has_it)
 
 
-async def test_a_server_that_crashes_and_comes_back_is_told_of_and_used_again(tmp_path: Path) -> None:
+async def test_a_server_that_crashes_and_comes_back_is_told_of_and_used_again(logged: list[Any]) -> None:
     with postgres_server.running(durable=True) as server:
         address = DatabaseAddress(server.database("items"))
         store = open_store(address)
@@ -320,23 +360,22 @@ async def test_a_server_that_crashes_and_comes_back_is_told_of_and_used_again(tm
             await store.write(items.add, "before")
             server.stop(signal.SIGQUIT)
 
-            with pytest.raises(errors.Unavailable):
-                await store.write(items.add, "meanwhile")
-            with pytest.raises(errors.Unavailable):
-                await store.read(items.count)
+            for _ in range(20):
+                with pytest.raises(errors.Unavailable):
+                    await store.write(items.add, "meanwhile")
+                with pytest.raises(errors.Unavailable):
+                    await store.read(items.count)
             server.start()
-
-            async def works() -> bool:
-                try:
-                    await store.write(items.add, "after")
-                except errors.Unavailable:
-                    return False
-                return True
-
-            await until(works)
+            await until(partial(can_add, store, "after"))
             assert await store.read(items.names) == ["first", "before", "after"]
         finally:
             store.close()
+    told = [(line["event"], line.get("error")) for line in logged]
+    # Each reason once: that it is not there, and perhaps that it starts.
+    assert len(told) == len(set(told))
+    assert "refused" in str(told[0])
+    assert told[-1] == ("connected to the database", None)
+    assert {event for event, _ in told[:-1]} == {"cannot connect to the database"}
 
 
 async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_new(
@@ -371,8 +410,110 @@ def test_who_is_not_let_in_is_told_why_at_once_and_without_the_password(
     with pytest.raises(CannotConnect, match=said) as refused:
         PostgresStore(DatabaseAddress(server.url(**wrong)), items.MIGRATIONS)
 
-    assert not refused.value.healing
+    assert refused.value.remedy == "Correct {setting}, or the server"
     assert "wrong" not in str(refused.value)
+
+
+def test_what_a_server_says_in_another_language_is_waited_for_and_then_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_PERMANENT", ("Passwort-Authentifizierung",))
+    monkeypatch.setattr(postgres, "_START_SECONDS", 0.2)
+
+    with pytest.raises(CannotConnect, match="password authentication failed"):
+        PostgresStore(DatabaseAddress(server.url(password="wrong")), items.MIGRATIONS)
+
+
+async def test_a_password_that_was_changed_is_told_in_the_log_and_may_be_changed_back(
+    server: Server, address: DatabaseAddress, logged: list[Any]
+) -> None:
+    with closing(psycopg.connect(server.url(), autocommit=True)) as operator:
+        operator.execute(f"CREATE ROLE ana LOGIN PASSWORD '{postgres_server.PASSWORD}'")
+        operator.execute(f'ALTER DATABASE "{address.url.rpartition("/")[2]}" OWNER TO ana')
+        with closing(open_store(DatabaseAddress(address.url.replace("insta", "ana")))) as store:
+            operator.execute("ALTER ROLE ana PASSWORD 'another'")
+            # Who is connected stays so.
+            assert await store.read_long(items.count) == 1
+            operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'ana'")
+            for _ in range(20):
+                with pytest.raises(errors.Unavailable) as refused:
+                    await store.write(items.add, "meanwhile")
+                assert refused.value.retry_after
+            operator.execute(f"ALTER ROLE ana PASSWORD '{postgres_server.PASSWORD}'")
+            await until(partial(can_add, store, "after"))
+
+    cannot, again = logged
+    assert cannot["event"] == "cannot connect to the database"
+    assert 'password authentication failed for user "ana"' in cannot["error"]
+    assert again["event"] == "connected to the database"
+
+
+def test_a_server_that_ends_in_the_middle_of_a_migration_is_waited_for(
+    address: DatabaseAddress, tmp_path: Path, logged: list[Any]
+) -> None:
+    folder = Path(shutil.copytree(items.MIGRATIONS, tmp_path / "migrations"))
+    (folder / "0003_ends.py").write_text(ENDS_ONCE.format(path=str(tmp_path / "ended")))
+
+    with closing(PostgresStore(address, folder)) as store:
+        assert store.read_now(items.names) == ["first", "of the migration"]
+    (told,) = [line["event"] for line in logged if line["log_level"] == "warning"]
+    assert told == "waiting for the database"
+
+
+def test_a_server_that_takes_no_changes_yet_is_waited_for(
+    server: Server, address: DatabaseAddress, logged: list[Any]
+) -> None:
+    """As one that is to take the place of another, which it copies still."""
+    name = address.url.rpartition("/")[2]
+
+    def told() -> bool:
+        return any("read-only" in line.get("error", "") for line in logged)
+
+    with closing(psycopg.connect(server.url(), autocommit=True)) as operator, ThreadPoolExecutor(1) as thread:
+        operator.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        starting = thread.submit(PostgresStore, address, items.MIGRATIONS)
+        while not told():
+            assert not starting.done()
+            time.sleep(0.01)
+        operator.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        with closing(starting.result(20)) as store:
+            assert store.read_now(items.names) == ["first"]
+    assert [line["event"] for line in logged].count("waiting for the database") == 1
+
+
+def test_a_role_that_may_not_make_tables_is_told_so(server: Server, address: DatabaseAddress) -> None:
+    with closing(psycopg.connect(server.url(), autocommit=True)) as operator:
+        operator.execute(f"CREATE ROLE guest LOGIN PASSWORD '{postgres_server.PASSWORD}'")
+
+    with pytest.raises(CannotConnect, match="may not make or change tables") as refused:
+        PostgresStore(DatabaseAddress(address.url.replace("insta", "guest")), items.MIGRATIONS)
+
+    assert "owner" in refused.value.remedy
+
+
+async def test_a_read_has_the_deadline_of_its_call(store: PostgresStore) -> None:
+    def limit(db: Database) -> str:
+        return str(db.execute_sql("SHOW statement_timeout").fetchall()[0][0])
+
+    def sleep(db: Database) -> None:
+        db.execute_sql("SELECT pg_sleep(30)")
+
+    async def within(seconds: float, query: Callable[[Database], str | None], *, long: bool = False) -> str | None:
+        current.set(Call("/test", "", time.monotonic() + seconds, "0" * 32))
+        return await (store.read_long if long else store.read)(query)
+
+    assert await store.read(limit) == "1min"
+    assert await store.read_long(limit) == "0"
+    for long in (False, True):
+        # Up to twice as much, so that calls with nearly the same deadline need not set it anew.
+        assert await asyncio.create_task(within(25, limit, long=long)) == "32768ms"
+        began = time.monotonic()
+        with pytest.raises(errors.DeadlineExceeded):
+            await asyncio.create_task(within(0.2, sleep, long=long))
+        assert 0.2 <= time.monotonic() - began < 10
+        with pytest.raises(errors.DeadlineExceeded):
+            await asyncio.create_task(within(-1, limit, long=long))
+    assert await store.read_long(limit) == "0"
 
 
 def test_an_address_as_a_text_has_no_password() -> None:

@@ -297,7 +297,7 @@ async def test_a_follower_goes_on_after_failures_and_passes_nothing_over(failure
     assert applied == ["1", "2", "3"]
 
 
-async def test_failures_in_a_row_are_logged_once() -> None:
+async def test_failures_in_a_row_are_logged_once_and_their_end() -> None:
     log = Log()
     with structlog.testing.capture_logs() as lines:
         async with following(log, lambda event: None):
@@ -310,7 +310,8 @@ async def test_failures_in_a_row_are_logged_once() -> None:
             asked = len(log.asked)
             await until(lambda: len(log.asked) > asked + 5)
 
-    assert [line["event"] for line in lines] == ["event log cannot be read"] * 2
+    away, back = "event log cannot be read", "event log is read again"
+    assert [line["event"] for line in lines] == [away, back, away]
 
 
 async def test_a_follower_is_old_until_it_has_heard_the_log() -> None:

@@ -124,24 +124,34 @@ async def test_health_of_an_unknown_service_is_not_found(health: Any, service: s
     assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND")
 
 
-async def test_a_watch_tells_of_the_stop_and_ends(peer: Peer, health: Any) -> None:
-    watches = {
-        service: health.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", CONTRACTS[0], "x")
-    }
-    first = {service: (await watch.read()).status for service, watch in watches.items()}
-    assert first == {"": SERVING, CONTRACTS[0]: SERVING, "x": SERVICE_UNKNOWN}
+async def test_a_watch_tells_of_the_stop_and_ends(issuer: Issuer) -> None:
+    services = ("", CONTRACTS[0], "x")
+    async with running("remote", issuer) as peer, grpc.aio.insecure_channel(peer.address, options=LONE) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = {service: health.Watch(health_pb2.HealthCheckRequest(service=service)) for service in services}
+        first = {service: (await watch.read()).status for service, watch in watches.items()}
+        assert first == {"": SERVING, CONTRACTS[0]: SERVING, "x": SERVICE_UNKNOWN}
 
-    began = time.monotonic()
-    assert peer.server is not None
-    draining = asyncio.ensure_future(peer.server.drain(10))
-    last = {service: await watch.read() for service, watch in watches.items()}
-    ends = [await watch.code() for watch in watches.values() if await watch.read() is grpc.aio.EOF]
-    await draining
+        began = time.monotonic()
+        assert peer.server is not None
+        draining = asyncio.ensure_future(peer.server.drain(10))
+        last = {service: await watch.read() for service, watch in watches.items()}
+        ends = [await watch.code() for watch in watches.values() if await watch.read() is grpc.aio.EOF]
+        await draining
 
     assert last.pop("x") is grpc.aio.EOF
     assert [response.status for response in last.values()] == [NOT_SERVING] * 2
     assert ends == [grpc.StatusCode.OK] * 3
     assert time.monotonic() - began < 1
+
+
+async def test_a_watch_that_comes_while_the_server_stops_is_refused(peer: Peer, health: Any) -> None:
+    # One that was answered and ended would be begun anew at once, again and again, by clients of gRPC.
+    peer.draining.set()
+
+    refused = await failure(health.Watch(health_pb2.HealthCheckRequest()).read())
+
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
 
 
 async def test_a_call_under_way_is_answered_although_the_server_stops(
@@ -208,22 +218,32 @@ async def test_more_calls_than_are_admitted_are_refused_at_once(peer: Peer, heal
     assert [await call for call in admitted] == [posts_pb2.GetPostResponse()] * 2
 
 
-async def test_streams_that_stay_open_leave_room_for_calls(peer: Peer, health: Any, token: Any) -> None:
-    request = health_pb2.HealthCheckRequest()
-    watches = [health.Watch(request) for _ in range(4)]
-    for watch in watches:
-        await watch.read()
+async def test_streams_that_stay_open_leave_room_for_calls(
+    peer: Peer, channel: grpc.aio.Channel, health: Any, token: Any
+) -> None:
+    # The channel of the peer has a Watch, too, once it is connected.
+    assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id
+    watch = health.Watch(health_pb2.HealthCheckRequest())
+    await watch.read()
+    idle = [reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo() for _ in range(2)]
+    for stream in idle:
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await stream.read()
 
-    # Its own connection holds all the streams that it may.
+    # Its own connection holds most of the streams that it may.
     async with grpc.aio.insecure_channel(peer.address, options=LONE) as other:
         others_health = health_pb2_grpc.HealthStub(other)
-        refused = await failure(others_health.Watch(request).read())
-        assert (await others_health.Check(request)).status == SERVING
+        unwatched = await failure(others_health.Watch(health_pb2.HealthCheckRequest()).read())
+        reflection = reflection_pb2_grpc.ServerReflectionStub(other)
+        refused = await failure(reflection.ServerReflectionInfo().read())
+        assert (await others_health.Check(health_pb2.HealthCheckRequest())).status == SERVING
 
+    # To a client that looks after the health of a server, any other code says that it is not well.
+    assert (unwatched.code, unwatched.reason) == (grpc.StatusCode.UNIMPLEMENTED, "OVERLOADED")
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id
-    for watch in watches:
-        watch.cancel()
+    for opened in (watch, *idle):
+        opened.cancel()
 
 
 async def test_an_idle_reflection_stream_does_not_hold_up_a_stop(peer: Peer, channel: grpc.aio.Channel) -> None:

@@ -14,7 +14,7 @@ from cryptography import x509
 from google.protobuf import descriptor_pool
 from structlog.testing import capture_logs
 
-from chassis import tls
+from chassis import errors, tls
 from chassis.admission import Admission
 from chassis.local import LocalChannel
 from chassis.metrics import Metrics
@@ -166,6 +166,32 @@ async def test_a_server_whose_certificate_is_for_another_service_is_not_talked_t
             await channel.close()
 
     assert answers == {"users": "OK", "posts": REFUSED, "foreign": REFUSED, "plaintext": REFUSED}
+
+
+async def test_why_a_server_is_not_talked_to_is_told_with_the_setting(tmp_path: Path, authority: Authority) -> None:
+    gateway = tls.peer(authority.issue(tmp_path / "gateway", "gateway"))
+    contracts = [descriptor_pool.Default().FindServiceByName(CONTRACT)]
+    posts = tls.peer(authority.issue(tmp_path / "posts", "posts"))
+    expired = authority.issue(tmp_path / "expired", "users", ends=-1)
+    # When it started it was valid.
+    chain, key = ((expired / name).read_bytes() for name in ("tls.crt", "tls.key"))
+    told = {}
+    for name, certificate in {
+        "posts": posts,
+        "expired": tls.Peer(tls.Certificate(chain, key, ("users",)), gateway.authority),
+    }.items():
+        async with serving(certificate) as address:
+            channel = RemoteChannel(address, contracts, gateway, "users")
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await events_pb2_grpc.EventServiceStub(channel).ReadEvents(READ, timeout=30)
+            told[name] = errors.told(failed.value)
+            await channel.close()
+
+    for line in told.values():
+        assert "INSTA_PEER_TLS" in line
+        assert "\n" not in line
+    assert "Hostname" in told["posts"]
+    assert "certificate has expired" in told["expired"]
 
 
 async def test_a_service_that_is_refused_is_told_why_and_counted(tmp_path: Path, authority: Authority) -> None:

@@ -609,6 +609,7 @@ class _Batch:
             event.offset = offset
         self.next_offset = self.head_offset = len(told)
         self.epoch, self.floor_offset = "epoch", 0
+        self.remaining_count = 0
 
 
 def _consumer(here: Store, batch: _Batch, apply: Callable[[Database, Any], None], tracing: Tracing) -> Consumer:

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from insta.gateway.v1 import profiles_pb2
+from suite.client_config import client_config
 from tests.people import People
 from tests.running import RunningSuite
 
@@ -83,7 +85,8 @@ async def test_a_client_joins_posts_reads_an_error_and_pages_a_list(language: La
         _generate(language)
         for command in language.build:
             _done(_run(command, language.folder))
-        saw = json.loads(_done(_run((*language.run, together.address), language.folder)))
+        config = CliRunner().invoke(client_config).output
+        saw = json.loads(_done(_run((*language.run, together.address, config), language.folder)))
 
     error = saw["error"]
     assert (error["code"], error["domain"], error["reason"]) == ("INVALID_ARGUMENT", "insta", "INVALID_FIELDS")

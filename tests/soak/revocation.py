@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -128,11 +128,15 @@ WAYS: dict[str, Callable[[People, Person, Person], Awaitable[None]]] = {
 
 
 async def lags(suite: RunningSuite, people: People, boss: Person, count: int) -> list[Lag]:
-    """Revoke tokens, in all ways in turn, and see when each process of the suite refuses them.
+    """As `lags_at`, of all processes of a suite."""
+    return await lags_at(await verifiers(suite, boss), people, boss, count)
 
-    Each was used at each process before, so that it is remembered there.
+
+async def lags_at(here: Mapping[str, Verifier], people: People, boss: Person, count: int) -> list[Lag]:
+    """Revoke tokens, in all ways in turn, and see when each of these processes refuses them. Their channels are closed.
+
+    Each token was used at each process before, so that it is remembered there.
     """
-    here = await verifiers(suite, boss)
     found = []
     for way, revoke in itertools.islice(itertools.cycle(WAYS.items()), count):
         pat = await people.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import grpc
 import pytest
 
 from insta.gateway.v1 import posts_pb2, profiles_pb2
-from tests import databases
+from tests import databases, disks
 from tests.people import Failure, People, Person, until
 from tests.running import MODES, running
 
@@ -24,27 +22,8 @@ REFUSED = {(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"), (grpc.StatusCod
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a file system; tests/chassis/test_disk_full.py needs none")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def fill_up(disk: Path) -> Path:
-    """Take all the space that is left. Returns the file that holds it."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return ballast
+    with disks.small(tmp_path / "disk", megabytes=16) as folder:
+        yield folder
 
 
 async def outcome(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -64,7 +43,7 @@ async def test_reads_go_on_while_the_disk_is_full_and_writes_within_5_seconds_af
         people = People(suite.address)
         ana, ben = await people.join(), await people.join()
         post = await ana.post()
-        ballast = fill_up(small_disk)
+        ballast = disks.fill_up(small_disk)
         liked = 0
 
         def writes(person: Person) -> list[Any]:
@@ -82,7 +61,7 @@ async def test_reads_go_on_while_the_disk_is_full_and_writes_within_5_seconds_af
             assert {await outcome(call) for call in writes(ben)} <= REFUSED
             assert (await ben.see(post)).id == post.id
             assert (await ben.profile(ana)).id == ana.id
-        os.unlink(ballast)
+        ballast.unlink()
         began = time.monotonic()
 
         async def all_well() -> bool:

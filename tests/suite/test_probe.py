@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSuite]:
     public = Authority().issue(folder / "public", "insta.example.com")
     own = {"INSTA_TLS_CERTIFICATE": str(public / "tls.crt"), "INSTA_TLS_KEY": str(public / "tls.key")}
     with running("apart", folder / "var", superuser=False, **own) as started:
+        # As when it is renewed, by another authority: the gateway has the one of its start.
+        shutil.copy(Authority().issue(folder / "renewed", "other.example.com") / "tls.crt", public)
         yield started
 
 

@@ -69,6 +69,7 @@ class ReadEventsResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     FLOOR_OFFSET_FIELD_NUMBER: _builtins.int
     HEAD_OFFSET_FIELD_NUMBER: _builtins.int
+    REMAINING_COUNT_FIELD_NUMBER: _builtins.int
     next_offset: _builtins.int
     """Where to read on."""
     epoch: _builtins.str
@@ -77,6 +78,8 @@ class ReadEventsResponse(_message.Message):
     """Up to this offset events are forgotten. A reader that had not read so far has missed some."""
     head_offset: _builtins.int
     """The offset of the newest event."""
+    remaining_count: _builtins.int
+    """How many events there are after these."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The oldest first."""
@@ -89,10 +92,11 @@ class ReadEventsResponse(_message.Message):
         epoch: _builtins.str = ...,
         floor_offset: _builtins.int = ...,
         head_offset: _builtins.int = ...,
+        remaining_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "floor_offset", b"floor_offset", "head_offset", b"head_offset", "next_offset", b"next_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "floor_offset", b"floor_offset", "head_offset", b"head_offset", "next_offset", b"next_offset", "remaining_count", b"remaining_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,6 @@
 // A client of the suite in Go: it joins, posts, reads an error and pages a list.
 //
-//	go run . HOST:PORT      beside the stubs
+//	go run . HOST:PORT SERVICE-CONFIG      beside the stubs
 //
 // It tells its steps on the standard error, and at the end what it saw as one JSON object on the standard output.
 package main
@@ -22,6 +22,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/health" // looks after the health of servers, as the service config says
 	"google.golang.org/grpc/status"
 
 	gatewayv1 "example.com/insta/gen/insta/gateway/v1"
@@ -62,12 +63,12 @@ func (bearer) RequireTransportSecurity() bool { return false }
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 {
-		log.Fatal("usage: client HOST:PORT")
+	if len(os.Args) != 3 {
+		log.Fatal("usage: client HOST:PORT SERVICE-CONFIG")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	saw, err := visit(ctx, os.Args[1])
+	saw, err := visit(ctx, os.Args[1], os.Args[2])
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -76,8 +77,12 @@ func main() {
 	}
 }
 
-func visit(ctx context.Context, address string) (*seen, error) {
-	channel, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func visit(ctx context.Context, address, serviceConfig string) (*seen, error) {
+	channel, err := grpc.NewClient(
+		address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(serviceConfig),
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 /**
  * A client of the suite in TypeScript: it joins, posts, reads an error and pages a list.
  *
- *     npx tsc && node out/client.js HOST:PORT      beside the stubs, with node_modules
+ *     npx tsc && node out/client.js HOST:PORT SERVICE-CONFIG      beside the stubs, with node_modules
  *
  * It tells its steps on the standard error, and at the end what it saw as one JSON object on the standard output.
  */
@@ -147,11 +147,12 @@ async function visit(
   console.log(JSON.stringify(saw));
 }
 
-async function main(address: string): Promise<void> {
+async function main(address: string, serviceConfig: string): Promise<void> {
   const insecure = credentials.createInsecure();
-  const accounts = new AccountServiceClient(address, insecure);
-  const posts = new PostServiceClient(address, insecure);
-  const profiles = new ProfileServiceClient(address, insecure);
+  const options = { "grpc.service_config": serviceConfig };
+  const accounts = new AccountServiceClient(address, insecure, options);
+  const posts = new PostServiceClient(address, insecure, options);
+  const profiles = new ProfileServiceClient(address, insecure, options);
   try {
     await visit(accounts, posts, profiles);
   } finally {
@@ -159,12 +160,12 @@ async function main(address: string): Promise<void> {
   }
 }
 
-const [address] = process.argv.slice(2);
-if (address === undefined) {
-  console.error("usage: client HOST:PORT");
+const [address, serviceConfig] = process.argv.slice(2);
+if (address === undefined || serviceConfig === undefined) {
+  console.error("usage: client HOST:PORT SERVICE-CONFIG");
   process.exit(2);
 }
-main(address).catch((error: unknown) => {
+main(address, serviceConfig).catch((error: unknown) => {
   console.error(error);
   process.exitCode = 1;
 });

@@ -1,0 +1,37 @@
+"""Disks so small that tests can fill them up."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of so many megabytes, in a folder that is made. Without the right to mount one the test is skipped."""
+    folder.mkdir()
+    size = f"size={megabytes}m"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system; tests/chassis/test_disk_full.py needs none")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill_up(disk: Path) -> Path:
+    """Take all the space that is left. Returns the file that holds it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return ballast
