@@ -26,8 +26,6 @@ from chassis.tombstones import USER
 Response = TypeVar("Response", bound=message.Message)
 
 _KEPT_MICROS = 24 * 3600 * 1_000_000
-# Each answer that is stored takes some that are too old with it.
-_SWEPT_AT_ONCE = 10
 _FORGOTTEN_AT_ONCE = 200
 
 
@@ -50,6 +48,7 @@ class Reply(Table):
 class _Stored(NamedTuple):
     request_mac: bytes
     response: bytes
+    create_time: int
 
 
 class _Key(NamedTuple):
@@ -59,15 +58,12 @@ class _Key(NamedTuple):
     request_mac: bytes
 
 
-_get = compiled(
-    Reply.select(Reply.request_mac, Reply.response).where(
-        Reply.caller_id == param("caller_id"),
-        Reply.method == param("method"),
-        Reply.request_id == param("request_id"),
-        Reply.create_time > param("since"),
-    ),
-    row=_Stored,
+_of_key = (
+    Reply.caller_id == param("caller_id"),
+    Reply.method == param("method"),
+    Reply.request_id == param("request_id"),
 )
+_get = compiled(Reply.select(Reply.request_mac, Reply.response, Reply.create_time).where(*_of_key), row=_Stored)
 _put = compiled(
     Reply.insert(
         caller_id=param("caller_id"),
@@ -79,12 +75,11 @@ _put = compiled(
         create_time=param("now"),
     )
 )
-_of_key = (Reply.caller_id == param("caller_id"), Reply.method == param("method"))
-_drop = compiled(Reply.delete().where(*_of_key, Reply.request_id == param("request_id")))
+_drop = compiled(Reply.delete().where(*_of_key))
 # By their ids, which grow with time: nothing has to look through those that are not too old.
-_oldest = Reply.select(Reply.id, Reply.create_time).order_by(Reply.id).limit(_SWEPT_AT_ONCE).alias("oldest")
-_too_old = peewee.Select([_oldest], [_oldest.c.id]).where(_oldest.c.create_time <= param("since"))
-_sweep = compiled(Reply.delete().where(Reply.id.in_(_too_old)))
+_oldest = Reply.select(Reply.id, Reply.create_time).order_by(Reply.id).limit(param("limit")).alias("oldest")
+_too_old = peewee.Select([_oldest], [_oldest.c.id]).where(_oldest.c.create_time <= param("until"))
+_forget_old = compiled(Reply.delete().where(Reply.id.in_(_too_old)))
 _of_user = Reply.select(Reply.id).where((Reply.caller_id == param("user_id")) | (Reply.about_id == param("user_id")))
 _forget = compiled(Reply.delete().where(Reply.id.in_(_of_user.limit(_FORGOTTEN_AT_ONCE))))
 
@@ -111,7 +106,7 @@ class Replies:
         if not request.request_id:
             return None
         stored = await self._store.read(_find, self._key_of(request))
-        return None if stored is None else response_class.FromString(stored)
+        return None if stored is None or _is_too_old(stored) else response_class.FromString(stored.response)
 
     async def write(
         self,
@@ -163,6 +158,11 @@ def _not_compared(request: descriptor.Descriptor) -> Sequence[str]:
     return ("request_id", *secret)
 
 
+def forget_old(db: Database, limit: int) -> int:
+    """Delete so many of the answers that are too old, the oldest first. Returns how many there were."""
+    return _forget_old.run(db, until=clock.now() - _KEPT_MICROS, limit=limit)
+
+
 def forget_some(db: Database, user_id: int) -> int:
     """Delete some of the answers that were kept for a user who is gone, or tell of them. Returns how many."""
     return _forget.run(db, user_id=user_id)
@@ -174,19 +174,23 @@ def id_reused() -> errors.InvalidArgument:
     return errors.invalid_field("request_id", description, errors.Reason.REASON_REQUEST_ID_REUSED)
 
 
-def _find(db: Database, key: _Key) -> bytes | None:
-    stored = _get.one(
-        db,
-        caller_id=key.caller_id,
-        method=key.method,
-        request_id=key.request_id,
-        since=clock.now() - _KEPT_MICROS,
-    )
-    if stored is None:
-        return None
+def _find(db: Database, key: _Key) -> _Stored | None:
+    """What is kept under the caller's id of a request.
+
+    Raises:
+        InvalidArgument: it is the answer to another one.
+    """
+    stored = _get.one(db, caller_id=key.caller_id, method=key.method, request_id=key.request_id)
+    if stored is None or _is_too_old(stored):
+        return stored
     if not hmac.compare_digest(bytes(stored.request_mac), key.request_mac):
         raise id_reused()
-    return bytes(stored.response)
+    return stored
+
+
+def _is_too_old(stored: _Stored) -> bool:
+    """Whether it is about to be deleted, and counts no more."""
+    return stored.create_time <= clock.now() - _KEPT_MICROS
 
 
 def _once(
@@ -197,15 +201,13 @@ def _once(
     about: Callable[[Response], int] | None,
 ) -> Response:
     stored = _find(db, key)
-    if stored is not None:
-        return response_class.FromString(stored)
+    if stored is not None and not _is_too_old(stored):
+        return response_class.FromString(stored.response)
     if tombstones.get(db, USER, key.caller_id):
         raise identity.account_deleted()
     response = change(db)
     about_id = key.caller_id if about is None else about(response)
-    now = clock.now()
-    _sweep.run(db, since=now - _KEPT_MICROS)
-    # There may be one that is too old, and was not swept yet.
-    _drop.run(db, caller_id=key.caller_id, method=key.method, request_id=key.request_id)
-    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=now)
+    if stored is not None:
+        _drop.run(db, caller_id=key.caller_id, method=key.method, request_id=key.request_id)
+    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=clock.now())
     return response

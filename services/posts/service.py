@@ -40,6 +40,7 @@ def _build(parts: Parts) -> Built:
         BackgroundTask("consumer-users", consumers.users(parts).step, pause_seconds=0.02),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
+        background.forgetting_replies(parts.store),
         collector.collecting(parts.store, blobs),
     )
     return Built(servicers, background_tasks)

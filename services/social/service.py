@@ -34,6 +34,7 @@ def _build(parts: Parts) -> Built:
         BackgroundTask("consumer-posts", consumers.posts(parts).step, pause_seconds=0.02),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
+        background.forgetting_replies(parts.store),
     )
     return Built(servicers, background_tasks)
 

@@ -32,6 +32,7 @@ def _build(parts: Parts) -> Built:
     background_tasks = (
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
+        background.forgetting_replies(parts.store),
     )
     return Built(servicers, background_tasks)
 

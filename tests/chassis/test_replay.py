@@ -11,7 +11,7 @@ import peewee
 import pytest
 import pytest_asyncio
 
-from chassis import clock, replay, tombstones
+from chassis import background, clock, replay, tombstones
 from chassis.call import Call, Caller, current
 from chassis.errors import InvalidArgument, Unauthenticated
 from chassis.replay import Replies, Reply
@@ -123,17 +123,32 @@ async def test_an_id_is_good_for_24_hours_and_new_again_after_them(replies: Repl
     assert after_again == after
 
 
-async def test_answers_that_are_too_old_are_swept_with_the_next(replies: Replies, store: Store, later: Clock) -> None:
-    for number in range(25):
+async def test_answers_that_are_too_old_are_forgotten_the_oldest_first(
+    replies: Replies, store: Store, later: Clock
+) -> None:
+    for number in range(5):
         await answer(replies, f"old-{number}", f"old {number}")
     later.ahead = 25 * HOUR
-    left = []
-    for number in range(4):
-        await answer(replies, f"new-{number}", f"new {number}")
-        left.append(sum(name.startswith("old") for name in await store.read(kept)))
+    await answer(replies, "new", "new")
 
-    assert left == [15, 5, 0, 0]
-    assert await store.read(kept) == [f"new-{number}" for number in range(4)]
+    forgotten = [await store.write(replay.forget_old, 3)]
+    left = await store.read(kept)
+    forgotten += [await store.write(replay.forget_old, 3) for _ in range(2)]
+
+    assert (forgotten, left) == ([3, 2, 0], ["old-3", "old-4", "new"])
+    assert await store.read(kept) == ["new"]
+
+
+async def test_a_service_forgets_them_by_itself(replies: Replies, store: Store, later: Clock) -> None:
+    for number in range(3):
+        await answer(replies, f"old-{number}", f"old {number}")
+    later.ahead = 25 * HOUR
+
+    forgetting = asyncio.ensure_future(background.forgetting_replies(store).run(store))
+    async with asyncio.timeout(20):
+        while await store.read(kept):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    forgetting.cancel()
 
 
 @pytest.mark.sqlite
@@ -161,12 +176,12 @@ async def test_keeping_an_answer_takes_no_longer_where_many_are_kept(replies: Re
     assert 0 < steps < 2 * with_one
 
 
-async def test_an_answer_that_is_not_too_old_is_never_swept(replies: Replies, store: Store, later: Clock) -> None:
+async def test_an_answer_that_is_not_too_old_is_never_forgotten(replies: Replies, store: Store, later: Clock) -> None:
     await answer(replies, "one", "a")
     later.ahead = 23 * HOUR
-    await answer(replies, "two", "b")
 
-    assert await store.read(kept) == ["one", "two"]
+    assert await store.write(replay.forget_old, 10) == 0
+    assert await store.read(kept) == ["one"]
 
 
 async def test_another_request_under_the_same_id_is_refused_also_where_both_are_under_way(

@@ -67,7 +67,7 @@ _STEP_MOVES = (
     "            await self._store.write(_move, self._name, position, Position(batch.epoch, last))\n"
 )
 _APPENDED = "        _append.run(db, time=clock.now(), payload=payload)\n"
-_KEPT = "    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=now)\n"
+_KEPT = "    _put.run(db, **key._asdict(), about_id=about_id, response=response.SerializeToString(), now=clock.now())\n"
 
 MUTANTS = [
     # Nothing lost.
@@ -110,7 +110,13 @@ MUTANTS = [
     Mutant(
         "epoch-ignored",
         "A consumer compares where the log is another one now.",
-        [Edit("chassis/consumer.py", "return position.epoch == batch.epoch and batch.floor", "return batch.floor")],
+        [
+            Edit(
+                "chassis/consumer.py",
+                "    if not events.continues(position.epoch, position.offset, batch.epoch):\n        return False\n",
+                "",
+            )
+        ],
         [_CONSUMER + "test_a_log_that_is_another_one_now_is_compared_with"],
     ),
     Mutant(
@@ -194,8 +200,8 @@ MUTANTS = [
         [
             Edit(
                 "chassis/replay.py",
-                '        Reply.caller_id == param("caller_id"),\n        Reply.method == param("method"),\n',
-                '        Reply.method == param("method"),\n',
+                '    Reply.caller_id == param("caller_id"),\n    Reply.method == param("method"),\n',
+                '    Reply.method == param("method"),\n',
             )
         ],
         [_REPLAY + "test_the_same_id_of_another_caller_is_another_request"],
@@ -212,7 +218,7 @@ MUTANTS = [
             Edit(
                 "chassis/replay.py",
                 _KEPT,
-                "    kept = {'about_id': about_id, 'response': response.SerializeToString(), 'now': now}\n"
+                "    kept = {'about_id': about_id, 'response': response.SerializeToString(), 'now': clock.now()}\n"
                 "    after_commit(lambda: _put.run(db, **key._asdict(), **kept) and None)\n",
             ),
         ],
@@ -225,10 +231,10 @@ MUTANTS = [
             Edit(
                 "chassis/replay.py",
                 "    stored = _find(db, key)\n"
-                "    if stored is not None:\n"
-                "        return response_class.FromString(stored)\n"
+                "    if stored is not None and not _is_too_old(stored):\n"
+                "        return response_class.FromString(stored.response)\n"
                 "    if tombstones",
-                "    if tombstones",
+                "    stored = None\n    if tombstones",
             )
         ],
         [
