@@ -17,11 +17,13 @@ from suite.composition import GATEWAY, SERVICES
 from tests.deploy.kustomizing import Manifest, built, containers, settings_in
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+BASE = built(KUBERNETES / "base")
 EXAMPLE = built(KUBERNETES / "example")
 _OLDEST = "1.30"
 _METRICS_PORT = 9090
 _NAME = "app.kubernetes.io/name"
 _EVERYBODY = "everybody"
+_CONTROLLER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "nginx-ingress"}}}
 
 
 @pytest.mark.parametrize("version", [_OLDEST, kubernetes_validate.latest_version()])
@@ -43,6 +45,16 @@ def test_connections_are_allowed_as_calls_are() -> None:
     assert _connections_in() == calls
     # And they are let out of where they begin.
     assert _connections_out() == {call for call in calls if call[0] != _EVERYBODY}
+
+
+def test_behind_an_ingress_its_controller_alone_connects_to_the_gateway() -> None:
+    overlaid = {each["metadata"]["name"]: each["spec"] for each in EXAMPLE if each["kind"] == "NetworkPolicy"}
+    base = {each["metadata"]["name"]: each["spec"] for each in BASE if each["kind"] == "NetworkPolicy"}
+
+    assert _one("Ingress", "gateway")
+    # Else every pod of the cluster would be believed to be the controller.
+    controller = {"from": [_CONTROLLER], "ports": [{"port": GATEWAY.port}]}
+    assert overlaid == base | {"gateway": base["gateway"] | {"ingress": [controller]}}
 
 
 def test_nobody_may_connect_but_for_what_is_allowed() -> None:
@@ -228,7 +240,7 @@ def _connections_out() -> set[tuple[str, str]]:
 
 def _policies() -> list[Manifest]:
     """Those of single parts. `all` is about metrics and the resolution of names."""
-    return [each for each in EXAMPLE if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] != "all"]
+    return [each for each in BASE if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] != "all"]
 
 
 def _pod(peer: dict[str, Any]) -> str:
