@@ -93,6 +93,16 @@ def test_all_are_measured_and_resolve_names_and_no_more() -> None:
     }
 
 
+def test_traces_are_let_out_to_a_collector_alone() -> None:
+    policy = yaml.safe_load((KUBERNETES / "example" / "traces.yaml").read_text())
+
+    assert policy["spec"] == {
+        "podSelector": {"matchLabels": _SUITE},
+        "policyTypes": ["Egress"],
+        "egress": [{"to": [_namespace("observability")], "ports": [{"port": 4318}]}],
+    }
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_each_part_proves_itself_with_what_is_mounted(name: str) -> None:
     settings = _settings_of(name)
