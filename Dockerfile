@@ -42,8 +42,9 @@ FROM ${BASE}
 # The number is fixed, so that it is known to those who mount folders or forbid root by it.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/insta --shell /usr/sbin/nologin insta \
  && install --directory --owner insta --group insta --mode 0700 /var/lib/insta \
-    # Where docker-compose.yml mounts certificates: a new volume takes over the owner.
-    /etc/insta/tls/ca /etc/insta/tls/users /etc/insta/tls/posts /etc/insta/tls/social /etc/insta/tls/gateway
+    # Where docker-compose.yml and docker-compose.scale.yml mount certificates: a new volume takes over the owner.
+    /etc/insta/tls/ca /etc/insta/tls/users /etc/insta/tls/posts /etc/insta/tls/social /etc/insta/tls/gateway \
+    /etc/insta/tls/database
 COPY --from=installed /opt/insta /opt/insta
 ENV PATH=/opt/insta/bin:$PATH \
     PYTHONUNBUFFERED=1 \

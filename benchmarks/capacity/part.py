@@ -55,6 +55,7 @@ class Round:
 
     Attributes:
         alone: Each kind of call at saturation.
+        even: All kinds in equal shares, at saturation.
         saturated: The mix at saturation.
         steady: The mix at `model.UTILISATION` of the rate that the model says.
         costs: Of a suite on PostgreSQL, what each kind of call took of the server.
@@ -64,6 +65,7 @@ class Round:
 
     alone: dict[str, Measured] = field(default_factory=dict)
     costs: dict[str, server.Tally] = field(default_factory=dict)
+    even: Measured | None = None
     saturated: Measured | None = None
     steady: Measured | None = None
     idle: Mapping[str, float] = field(default_factory=dict)
@@ -71,9 +73,20 @@ class Round:
 
     @property
     def predicted(self) -> float:
-        """Calls of the mix a second, as the model says."""
-        seconds = {kind: found.cpu_seconds + found.database_seconds for kind, found in self.alone.items()}
-        return 1 / model.per_call(model.mix(DAY, self.alone), seconds)
+        """Calls of the mix of the day a second, as the model says."""
+        return 1 / (model.per_call(model.mix(DAY, self.alone), self._seconds) * self.mixing)
+
+    @property
+    def mixing(self) -> float:
+        """How many times as much a call takes between calls of other kinds as it takes among its own."""
+        if self.even is None:
+            return 1.0
+        alone = statistics.mean(self._seconds.values())
+        return (self.even.cpu_seconds + self.even.database_seconds) / alone
+
+    @property
+    def _seconds(self) -> dict[str, float]:
+        return {kind: found.cpu_seconds + found.database_seconds for kind, found in self.alone.items()}
 
 
 @dataclass(frozen=True)
@@ -134,12 +147,15 @@ class _Suite:
         """Measure everything once."""
         found = Round()
         for kind in self._sources.kinds:
-            before = server.tally(self._server) if self._server else None
             calls = self._sources.take(kind, self._most())
+            before = server.tally(self._server) if self._server else None
             found.alone[kind], answered = self._measure(calls, _LONG_AT_ONCE if kind in _LONG else _AT_ONCE)
             if self._server and before:
                 found.costs[kind] = (server.tally(self._server) - before).per(answered)
             self._tell(number, kind, found.alone[kind])
+        evenly = dict.fromkeys(self._sources.kinds, 1.0)
+        found.even, _ = self._measure(self._sources.mixed(evenly, self._most()), _AT_ONCE)
+        self._tell(number, "all kinds evenly", found.even, f", {found.mixing:.2f} of alone")
         shares = model.mix(DAY, self._sources.kinds)
         found.saturated, _ = self._measure(self._sources.mixed(shares, self._most()), _AT_ONCE)
         self._tell(number, "the mix", found.saturated, f", {found.predicted:,.0f}/s by the model")
@@ -264,18 +280,19 @@ def _cost(kind: str, application: float, took: server.Tally, wire_bytes: tuple[f
 def _costs(
     rounds: Sequence[Round], single: Single, wire_bytes: Mapping[str, tuple[float, float]], process_bytes: int
 ) -> Costs:
-    """Medians of the rounds."""
+    """Medians of the rounds, each call as it is between others."""
+    mixing = statistics.median(each.mixing for each in rounds)
     calls = dict(single.costs)
     for kind in rounds[0].alone:
         tallies = [each.costs[kind] for each in rounds]
         took = server.Tally(
-            {name: statistics.median(each.seconds[name] for each in tallies) for name in model.DATABASES},
+            {name: mixing * statistics.median(each.seconds[name] for each in tallies) for name in model.DATABASES},
             *(
                 statistics.median(values)
                 for values in zip(*((t.changes, t.log_bytes, t.stored_bytes) for t in tallies), strict=True)
             ),
         )
-        application = statistics.median(each.alone[kind].cpu_seconds for each in rounds)
+        application = mixing * statistics.median(each.alone[kind].cpu_seconds for each in rounds)
         calls[kind] = _cost(kind, application, took, wire_bytes[kind])
     idle = {name: statistics.median(each.idle[name] for each in rounds) for name in model.DATABASES}
     return Costs(calls, idle, process_bytes, single.image_bytes)
@@ -298,7 +315,7 @@ def summed_up(rounds: Mapping[str, Sequence[Round]], costs: Costs, photo_bytes: 
     ]
     found = [
         tables.day(DAY, [*costs.calls]),
-        tables.costs(costs, {kind: _median_cpu(rounds[SQLITE], kind) for kind in rounds[SQLITE][0].alone}),
+        tables.costs(costs, {kind: _on_files(rounds[SQLITE], kind) for kind in rounds[SQLITE][0].alone}),
         tables.predictions(rounds),
         tables.needs(needs),
         tables.saturations(model.saturations(costs)),
@@ -314,8 +331,8 @@ def summed_up(rounds: Mapping[str, Sequence[Round]], costs: Costs, photo_bytes: 
     return Part(NAME, TITLE, _verdicts(rounds), [Bars("Calls of the mix", "a second", bars)], found, figures)
 
 
-def _median_cpu(rounds: Sequence[Round], kind: str) -> float:
-    return statistics.median(each.alone[kind].cpu_seconds for each in rounds)
+def _on_files(rounds: Sequence[Round], kind: str) -> float:
+    return statistics.median(each.alone[kind].cpu_seconds * each.mixing for each in rounds)
 
 
 def _verdicts(rounds: Mapping[str, Sequence[Round]]) -> list[Verdict]:
@@ -354,6 +371,7 @@ def _figures(found: Round) -> dict[str, Any]:
     assert found.steady is not None
     return {
         "predicted": found.predicted,
+        "mixing": found.mixing,
         "saturated": _of(found.saturated),
         "steady": _of(found.steady),
         "alone": {kind: _of(each) for kind, each in found.alone.items()},

@@ -48,7 +48,9 @@ def predictions(rounds: Mapping[str, Sequence[Round]]) -> Rows:
         predicted = statistics.median(each.predicted for each in of)
         per_second = statistics.median(each.per_second for each in saturated)
         busy = statistics.median(each.busy for each in steady)
+        mixing = statistics.median(each.mixing for each in of)
         rows += [
+            (f"a call on {name} among others, against alone", "-", f"{mixing:.2f} x", "-"),
             (f"the mix on {name}, calls/s", figure(predicted), figure(per_second), _off(predicted, per_second)),
             (f"busy at {UTILISATION:.0%} of that", f"{UTILISATION:.0%}", f"{busy:.0%}", _off(UTILISATION, busy)),
         ]

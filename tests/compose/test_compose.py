@@ -1,28 +1,25 @@
-"""The suite in containers, as docker-compose.yml runs it."""
+"""The suite in containers, as docker-compose.yml runs it, and docker-compose.scale.yml."""
 
 from __future__ import annotations
 
-import json
 import os
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import urllib.parse
+from collections import Counter
+from functools import partial
 
 import pytest
 
+from insta.gateway.v1 import media_pb2, posts_pb2
+from tests.compose.containers import PARTS, PROJECT, Containers
 from tests.http import ask
-from tests.people import People
-from tests.running import PASSWORD, SUPERUSER
+from tests.people import People, until
+from tests.suite.killing import there
 
-# An image is built, and all of the end-to-end tests run within one of these.
+# Images are built, and all of the end-to-end tests run within one of these.
 pytestmark = pytest.mark.timeout(3600)
-
-PROJECT = Path(__file__).parents[2]
-_HEALTHY_WITHIN_SECONDS = 120.0
-ANY = "127.0.0.1:0"
 
 # Within a container: the code that a call of the posts service ends with.
 _ASK_POSTS = """
@@ -46,75 +43,12 @@ except grpc.RpcError as error:
 """
 
 
-class Containers:
-    """The services of docker-compose.yml under a project name of their own, gateway and images on free ports.
-
-    Args:
-        command: Docker compose: the plugin, or the program that it came from.
-    """
-
-    def __init__(self, command: list[str]) -> None:
-        self._name = f"insta-test-{os.getpid()}"
-        self._command = [*command, "--project-name", self._name]
-        given = {name: value for name, value in os.environ.items() if not name.startswith("INSTA_")}
-        self._environment = {**given, "INSTA_LISTEN": ANY, "INSTA_MEDIA_LISTEN": ANY, "INSTA_BCRYPT_COST": "4"}
-
-    def compose(self, *arguments: str, stdin: str = "") -> str:
-        """Run a command of compose. Returns what it printed; it must succeed."""
-        return self._run(*self._command, *arguments, stdin=stdin)
-
-    def up(self) -> None:
-        """Start what does not run, and wait until the gateway is healthy. It starts last."""
-        self.compose("up", "--detach")
-        deadline = time.monotonic() + _HEALTHY_WITHIN_SECONDS
-        while (health := self.all()["gateway"]["State"]["Health"]["Status"]) != "healthy":
-            assert time.monotonic() < deadline, f"the gateway is {health}:\n{self.compose('logs', '--tail', '50')}"
-            time.sleep(0.2)
-
-    def address(self) -> str:
-        """host:port of the gateway. Another one after each start."""
-        return self.compose("port", "gateway", "50051").strip()
-
-    def images(self) -> str:
-        """host:port of images. Another one after each start."""
-        return self.compose("port", "posts", "8080").strip()
-
-    def all(self) -> dict[str, dict[str, Any]]:
-        """What the engine knows of each container, by the name of its service."""
-        label = f"label=com.docker.compose.project={self._name}"
-        ids = self._run("docker", "ps", "--all", "--quiet", "--filter", label).split()
-        known = json.loads(self._run("docker", "inspect", *ids))
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in known}
-
-    def _run(self, *command: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            command, cwd=PROJECT, env=self._environment, input=stdin, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def containers() -> Iterator[Containers]:
-    """The suite in containers, with a superuser."""
-    has_plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
-    made = Containers(["docker", "compose"] if has_plugin else ["docker-compose"])
-    try:
-        made.compose("build")
-        made.up()
-        options = ("--username", SUPERUSER, "--email", "boss@example.com", "--password-stdin")
-        made.compose("exec", "-T", "users", "insta", "superuser", "create", *options, stdin=PASSWORD + "\n")
-        yield made
-    finally:
-        made.compose("down", "--volumes")
-
-
 def test_the_end_to_end_tests_pass(containers: Containers) -> None:
     # One after the other: some tests see what everybody does.
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/end_to_end", "-m", "not inside"],
         cwd=PROJECT,
-        env={**os.environ, "INSTA_TEST_ADDRESS": containers.address()},
+        env={**os.environ, "INSTA_TEST_ADDRESS": containers.address},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -124,53 +58,127 @@ def test_the_end_to_end_tests_pass(containers: Containers) -> None:
     assert tested.returncode == 0, tested.stdout
 
 
-async def test_data_outlive_the_containers(containers: Containers) -> None:
-    people = People(containers.address())
-    before = await people.join()
-    post = await before.post("Kept")
-    await people.channel.close()
+class Kept:
+    """What was answered, and has to be there whatever happens."""
+
+    def __init__(self) -> None:
+        self._username = ""
+        self._posts: list[posts_pb2.Post] = []
+        self._images: list[media_pb2.Media] = []
+
+    async def add(self, containers: Containers) -> None:
+        """One more of everything."""
+        people = People(containers.address)
+        person = await (people.log_in(self._username) if self._username else people.join())
+        self._username = person.username
+        image = await person.upload()
+        post = await person.post(f"Kept {len(self._posts)}", media_ids=[image.id])
+        await person.like(post)
+        await person.comment(post)
+        self._posts.append(await person.see(post))
+        self._images.append(image)
+        await people.channel.close()
+
+    async def check(self, containers: Containers) -> None:
+        """All of it is there, once the suite answers."""
+        people = People(containers.address)
+        person = await there(lambda: people.log_in(self._username))
+        for post in self._posts:
+            assert await there(partial(person.see, post)) == post
+        for variant in (variant for image in self._images for variant in image.variants):
+            await until(partial(_size_served, containers, variant), variant.size, seconds=120)
+        await people.channel.close()
+
+
+async def _size_served(containers: Containers, variant: media_pb2.Variant) -> int:
+    """Of an image over HTTP, 0 if it is not."""
+    try:
+        answer = ask(containers.images, urllib.parse.urlsplit(variant.url).path)
+    except (OSError, EOFError):
+        return 0
+    assert answer.status == 200 or answer.status >= 500, answer
+    return len(answer.body) if answer.status == 200 else 0
+
+
+async def test_all_drain_when_they_are_stopped_and_data_outlive_the_containers(containers: Containers) -> None:
+    kept = Kept()
+    await kept.add(containers)
     first = containers.all()
 
+    containers.compose("stop")
+    exit_codes = {(one.service, one.state["ExitCode"]) for one in containers.all()}
     containers.compose("down")
     containers.up()
 
-    people = People(containers.address())
-    after = await people.log_in(before.username)
-    assert after.id == before.id
-    assert await after.see(post) == post
-    await people.channel.close()
-    assert not {one["Id"] for one in first.values()} & {one["Id"] for one in containers.all().values()}
+    assert exit_codes == {(service, 0) for service in {*containers.form.listening, *containers.form.ended}}
+    assert not {one.id for one in first} & {one.id for one in containers.all()}
+    await kept.check(containers)
 
 
-def test_every_part_drains_when_it_is_stopped(containers: Containers) -> None:
-    containers.compose("stop")
+async def test_what_crashes_comes_back_with_all_that_was_answered(containers: Containers) -> None:
+    kept = Kept()
+    await kept.add(containers)
+    for service in containers.form.listening:
+        crashed = containers.of(service)
 
-    assert {name: one["State"]["ExitCode"] for name, one in containers.all().items()} == {
-        "tls": 0, "users": 0, "posts": 0, "social": 0, "gateway": 0,
-    }  # fmt: skip
+        await containers.kill(*crashed)
+
+        for one in crashed:
+            await containers.back(one)
+        await kept.check(containers)
+        await kept.add(containers)
     containers.up()
 
 
 def test_only_gateway_and_images_can_be_reached_and_only_from_this_machine(containers: Containers) -> None:
-    published = {
-        name: [bound for ports in one["NetworkSettings"]["Ports"].values() for bound in ports or ()]
-        for name, one in containers.all().items()
+    published = {one.service: set(one.published) for one in containers.all() if one.published}
+    addresses = {":".join(address) for one in containers.all() for bound in one.published.values() for address in bound}
+
+    assert published == containers.form.published
+    assert addresses == {containers.address, containers.images}
+    # Nor is anything behind these ports at the address that this machine has on the containers' network.
+    (machine,) = {
+        one.known["NetworkSettings"]["Networks"][containers.network]["Gateway"] for one in containers.of("users")
+    }
+    for address in addresses:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((machine, int(address.rpartition(":")[2])), timeout=10).close()
+
+
+def test_containers_listen_on_the_ports_that_they_serve_and_on_no_other(containers: Containers) -> None:
+    running = [one for one in containers.all() if one.state["Running"]]
+
+    assert [(one.service, containers.listening(one)) for one in running] == [
+        (one.service, containers.form.listening[one.service]) for one in running
+    ]
+    assert Counter(one.service for one in running) == {
+        service: containers.form.replicas if service in PARTS else 1 for service in containers.form.listening
     }
 
-    def at(address: str) -> list[dict[str, str]]:
-        return [{"HostIp": "127.0.0.1", "HostPort": address.rpartition(":")[2]}]
 
-    assert published == {
-        "tls": [], "users": [], "posts": at(containers.images()), "social": [], "gateway": at(containers.address()),
-    }  # fmt: skip
+def test_what_runs_is_confined(containers: Containers) -> None:
+    for one in containers.all():
+        host = one.known["HostConfig"]
+        assert (host["ReadonlyRootfs"], host["CapDrop"]) == (True, ["ALL"]), one.service
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], one.service
+        assert one.known["Config"]["User"] == "10001:10001", one.service
 
 
-def test_images_are_served(containers: Containers) -> None:
-    name = f"{'0123456789abcdef' * 2}/320.webp"
-    put = 'mkdir -p "$(dirname "$1")" && printf image > "$1"'
-    containers.compose("exec", "-T", "posts", "sh", "-c", put, "sh", f"/var/lib/insta/media/{name}")
+async def test_images_are_served(containers: Containers) -> None:
+    people = People(containers.address)
+    image = await (await people.join()).upload()
+    await people.channel.close()
 
-    assert ask(containers.images(), f"/media/{name}").body == b"image"
+    for variant in image.variants:
+        answer = ask(containers.images, urllib.parse.urlsplit(variant.url).path)
+        assert (answer.status, len(answer.body)) == (200, variant.size)
+        assert answer.headers["content-type"] == variant.content_type
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    for path in (f"/media/{'0' * 32}/320.webp", "/media", "/"):
+        answer = ask(containers.images, path)
+        assert (answer.status, answer.body) == (404, b"There is no such image.\n")
+        assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -190,11 +198,13 @@ def test_a_part_answers_only_those_whose_certificate_is_of_an_allowed_caller(
 
 
 def test_a_part_sees_no_key_but_its_own(containers: Containers) -> None:
-    listing = 'cd / && find /etc/insta/tls -name "*.key"'
+    listing = 'cd / && test ! -e /etc/insta || find /etc/insta -name "*.key" -o -name credentials'
+    running = [one for one in containers.all() if one.state["Running"]]
 
-    seen = {
-        part: containers.compose("exec", "-T", part, "sh", "-c", listing).split()
-        for part in ("users", "posts", "social", "gateway")
-    }
+    seen = [(one.service, set(containers.run_in(one, "sh", "-c", listing).split())) for one in running]
 
-    assert seen == {part: [f"/etc/insta/tls/{part}/tls.key"] for part in seen}
+    of_s3 = {"/etc/insta/s3/credentials"} if "s3" in dict(seen) else set()
+    for service, keys in seen:
+        own = {f"/etc/insta/tls/{service}/tls.key"} if service in (*PARTS, "database") else set()
+        assert keys == own | (of_s3 if service in ("posts", "s3") else set()), service
+    assert {service for service, _ in seen} >= set(PARTS)
