@@ -32,17 +32,21 @@ class BackgroundTask:
         name: What it is called in log lines, and in the name of its lease.
         step: Does a part of it that takes milliseconds. Answers whether there is more to do at once.
         pause_seconds: How long to wait when there is not.
+        at_rest: Called again and again while another process does it, or may.
     """
 
     name: str
     step: Callable[[], Awaitable[bool]]
     pause_seconds: float
+    at_rest: Callable[[], None] | None = None
 
     async def run(self, store: Store) -> None:
         """Work until cancelled, whenever no other process of the service does."""
         well = True
         while True:
             if not store.try_lease(self.name):
+                if self.at_rest is not None:
+                    self.at_rest()
                 # Nobody tells when another process ends.
                 await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
                 continue

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import peewee
 
 from chassis import events, logs
+from chassis.background import BackgroundTask
 from chassis.models import Table
 from chassis.query import compiled, param
 from chassis.store import Database, Store
@@ -24,6 +25,7 @@ _LIMIT = 200
 # How long a question for events waits for one, and until its answer has to be there.
 WAIT_SECONDS = 5
 TIMEOUT_SECONDS = 8.0
+_PAUSE_SECONDS = 0.02
 
 log = logs.get(__name__)
 
@@ -83,7 +85,7 @@ class Consumer:
         read: Answers so many events after an offset, and waits for one.
         apply: The effect of an event, in a transaction. Passes over what it does not know.
         compare: Brings the database up to date with the other service as it is now, without its log.
-        on_lag: Told how many events are still to be applied.
+        on_lag: Told how many events are still to be applied; 0 where another process applies them.
         tracer: Records how events are applied. None: nothing is recorded.
     """
 
@@ -104,6 +106,10 @@ class Consumer:
         self._compare = compare
         self._on_lag = on_lag
         self._tracer = tracer
+
+    def task(self) -> BackgroundTask:
+        """Applies events for as long as it runs."""
+        return BackgroundTask(f"consumer-{self._name}", self.step, _PAUSE_SECONDS, at_rest=lambda: self._on_lag(0))
 
     async def step(self) -> bool:
         """Apply what happened since. Answers whether there may be more.

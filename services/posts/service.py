@@ -8,7 +8,6 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from chassis import background, events
-from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
@@ -37,7 +36,7 @@ def _build(parts: Parts) -> Built:
         "insta.posts.v1.EventService": EventServicer(parts.store, parts.draining),
     }
     background_tasks = (
-        BackgroundTask("consumer-users", consumers.users(parts).step, pause_seconds=0.02),
+        consumers.users(parts).task(),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
         background.forgetting_replies(parts.store),

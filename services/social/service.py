@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from chassis import background, events
-from chassis.background import BackgroundTask
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
@@ -30,8 +29,8 @@ def _build(parts: Parts) -> Built:
         "insta.social.v1.EventService": EventServicer(parts.store, parts.draining),
     }
     background_tasks = (
-        BackgroundTask("consumer-users", consumers.users(parts).step, pause_seconds=0.02),
-        BackgroundTask("consumer-posts", consumers.posts(parts).step, pause_seconds=0.02),
+        consumers.users(parts).task(),
+        consumers.posts(parts).task(),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
         background.forgetting_replies(parts.store),

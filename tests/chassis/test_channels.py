@@ -457,6 +457,20 @@ async def test_a_handler_may_do_without_another_service(front: Peer, back: Peer,
     assert (await front.posts.GetPost(REQUEST, metadata=token)).post.title == "NOT_FOUND"
 
 
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_a_proxy_that_the_environment_names_does_not_come_between(
+    variable: str, issuer: Issuer, token: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # gRPC takes the first of them that there is.
+    for before in ("grpc_proxy", "https_proxy"):
+        monkeypatch.delenv(before, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_grpc_proxy", "")
+
+    async with running("remote", issuer) as peer:
+        assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id == 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_service_that_is_away_is_unavailable(kind: str, issuer: Issuer, token: Any) -> None:
     async with running(kind, issuer) as front, running("remote", issuer) as back:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from chassis import consumer, errors, events
-from chassis.background import BackgroundTask
 from chassis.consumer import Consumer, Cursor, Position
 from chassis.events import EventLog, LoggedEvent
 from chassis.store import Database, Store
@@ -339,13 +338,12 @@ async def applied(reader: Reader, count: int) -> None:
 
 async def test_an_event_that_cannot_be_applied_stops_the_consumer_until_its_cause_is_mended(reader: Reader) -> None:
     reader.poisoned = "two"
-    task = BackgroundTask("consumer-there", reader.consumer.step, pause_seconds=0.01)
     with structlog.testing.capture_logs() as logged:
 
         async def said(lines: int) -> bool:
             return len(logged) >= lines
 
-        running = asyncio.create_task(task.run(reader.here))
+        running = asyncio.create_task(reader.consumer.task().run(reader.here))
         await reader.happens("zero", "one")
         await applied(reader, 2)
         await reader.happens("two", "three")
@@ -496,3 +494,24 @@ async def test_the_lag_is_what_is_still_to_be_applied(reader: Reader) -> None:
             break
 
     assert lags == [250, 50, 0]
+
+
+async def test_where_another_process_reads_the_log_there_is_no_lag(reader: Reader, tmp_path: Path) -> None:
+    reader.poisoned = "one"
+    await reader.happens("one")
+    with pytest.raises(ValueError, match="cannot be applied"):
+        await reader.consumer.step()
+    before = reader.lag
+    other = open_store(tmp_path / "here.db")
+    assert other.try_lease("consumer-there")
+
+    async def no_lag() -> bool:
+        return reader.lag == 0
+
+    running = asyncio.create_task(reader.consumer.task().run(reader.here))
+    await until(no_lag)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    other.close()
+
+    assert before == 1

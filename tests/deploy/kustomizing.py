@@ -94,7 +94,10 @@ def _merged(there: Any, change: Any) -> Any:
     if isinstance(there, dict) and isinstance(change, dict):
         return there | {name: _merged(there.get(name), value) for name, value in change.items()}
     if isinstance(there, list) and isinstance(change, list) and all(isinstance(item, dict) for item in change):
-        key = next(key for key in _KEYS if key in change[0])
+        key = next((key for key in _KEYS if key in change[0]), None)
+        if key is None:
+            # Nothing tells the rules of a policy apart: a list of them is replaced.
+            return copy.deepcopy(change)
         changes = {item[key]: item for item in change}
         kept = [_merged(item, changes.pop(item[key], {})) for item in there]
         return [*changes.values(), *kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from suite.composition import GATEWAY, SERVICES
 from tests.deploy.kustomizing import Manifest, built, containers, settings_in
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+BASE = built(KUBERNETES / "base")
 EXAMPLE = built(KUBERNETES / "example")
 _OLDEST = "1.30"
 _METRICS_PORT = 9090
 _NAME = "app.kubernetes.io/name"
 _EVERYBODY = "everybody"
+_SUITE = {"app.kubernetes.io/part-of": "insta"}
 
 
 @pytest.mark.parametrize("version", [_OLDEST, kubernetes_validate.latest_version()])
@@ -45,13 +48,76 @@ def test_connections_are_allowed_as_calls_are() -> None:
     assert _connections_out() == {call for call in calls if call[0] != _EVERYBODY}
 
 
+def test_behind_an_ingress_its_controller_alone_connects_to_the_gateway() -> None:
+    overlaid = {each["metadata"]["name"]: each["spec"] for each in EXAMPLE if each["kind"] == "NetworkPolicy"}
+    base = {each["metadata"]["name"]: each["spec"] for each in BASE if each["kind"] == "NetworkPolicy"}
+
+    assert _one("Ingress", "gateway")
+    # Else every pod of the cluster would be believed to be the controller.
+    controller = {"from": [_namespace("nginx-ingress")], "ports": [{"port": GATEWAY.port}]}
+    assert overlaid == base | {"gateway": base["gateway"] | {"ingress": [controller]}}
+
+
 def test_nobody_may_connect_but_for_what_is_allowed() -> None:
-    labels = {"app.kubernetes.io/part-of": "insta"}
     nobody = _one("NetworkPolicy", "nobody")["spec"]
 
-    assert nobody == {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress", "Egress"]}
+    assert nobody == {"podSelector": {"matchLabels": _SUITE}, "policyTypes": ["Ingress", "Egress"]}
     for pod in _pods():
-        assert labels.items() <= pod["metadata"]["labels"].items()
+        assert _SUITE.items() <= pod["metadata"]["labels"].items()
+
+
+def test_what_is_outside_is_reached_by_its_port_alone() -> None:
+    outside = [(policy["metadata"]["name"], rule) for policy, rule in _rules("Egress") if not rule.get("to")]
+
+    assert sorted(outside, key=str) == [
+        ("databases", {"ports": [{"port": 5432}]}),
+        ("posts", {"ports": [{"port": 443}]}),
+    ]
+    parts = [service.name for service in SERVICES.values() if service.migrations]
+    assert _one("NetworkPolicy", "databases")["spec"]["podSelector"] == {
+        "matchExpressions": [{"key": _NAME, "operator": "In", "values": [*parts, "migrate"]}]
+    }
+
+
+def test_all_are_measured_and_resolve_names_and_no_more() -> None:
+    assert _one("NetworkPolicy", "all")["spec"] == {
+        "podSelector": {"matchLabels": _SUITE},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [_namespace("monitoring")], "ports": [{"port": _METRICS_PORT}]}],
+        "egress": [
+            {
+                "to": [_namespace("kube-system")],
+                "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+            }
+        ],
+    }
+
+
+def test_traces_are_let_out_to_a_collector_alone() -> None:
+    policy = yaml.safe_load((KUBERNETES / "example" / "traces.yaml").read_text())
+
+    assert policy["spec"] == {
+        "podSelector": {"matchLabels": _SUITE},
+        "policyTypes": ["Egress"],
+        "egress": [{"to": [_namespace("observability")], "ports": [{"port": 4318}]}],
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_part_proves_itself_with_what_is_mounted(name: str) -> None:
+    settings = _settings_of(name)
+    volumes = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in _one("Deployment", name)["spec"]["template"]["spec"]["volumes"]
+        if "secret" in volume
+    }
+    mounted = {mount["mountPath"]: volumes.get(mount["name"]) for mount in _container(name)["volumeMounts"]}
+
+    assert mounted[settings["INSTA_PEER_TLS"]] == f"{name}-tls"
+    if SERVICES[name] is GATEWAY:
+        certificate, key = Path(settings["INSTA_TLS_CERTIFICATE"]), Path(settings["INSTA_TLS_KEY"])
+        assert (certificate.name, key.name) == ("tls.crt", "tls.key")
+        assert mounted[str(certificate.parent)] == mounted[str(key.parent)] == "gateway-public-tls"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -203,34 +269,42 @@ def _settings_of(name: str) -> dict[str, str]:
 def _connections_in() -> set[tuple[str, str]]:
     """Who may connect to which part, and to nothing but its port for calls."""
     found = set()
-    for policy in _policies():
-        for rule in policy["spec"].get("ingress", ()):
-            (name,) = policy["spec"]["podSelector"]["matchLabels"].values()
-            assert [port["port"] for port in rule["ports"]] == [SERVICES[name].port]
-            sources = rule.get("from", [])
-            found |= {(_pod(source), name) for source in sources} if sources else {(_EVERYBODY, name)}
+    for policy, rule in _rules("Ingress"):
+        name = _pod(policy["spec"])
+        assert rule["ports"] == [{"port": SERVICES[name].port}]
+        sources = rule.get("from", [])
+        found |= {(_pod(source), name) for source in sources} if sources else {(_EVERYBODY, name)}
     return found
 
 
 def _connections_out() -> set[tuple[str, str]]:
+    """Which part may connect to which."""
     found = set()
-    for policy in _policies():
-        for rule in policy["spec"].get("egress", ()):
-            if "to" not in rule:
-                # What is not of the suite: databases, and S3.
-                continue
-            (name,) = policy["spec"]["podSelector"]["matchLabels"].values()
-            for target in rule["to"]:
-                assert [port["port"] for port in rule["ports"]] == [SERVICES[_pod(target)].port]
-                found.add((name, _pod(target)))
+    for policy, rule in _rules("Egress"):
+        for target in rule.get("to", ()):
+            assert rule["ports"] == [{"port": SERVICES[_pod(target)].port}]
+            found.add((_pod(policy["spec"]), _pod(target)))
     return found
 
 
-def _policies() -> list[Manifest]:
-    """Those of single parts. `all` is about metrics and the resolution of names."""
-    return [each for each in EXAMPLE if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] != "all"]
+def _rules(direction: str) -> Iterator[tuple[Manifest, dict[str, Any]]]:
+    """The rules of all policies of the base but `all`."""
+    for policy in BASE:
+        if policy["kind"] == "NetworkPolicy" and policy["metadata"]["name"] != "all":
+            rules = policy["spec"].get(direction.lower(), [])
+            assert not rules or direction in policy["spec"]["policyTypes"]
+            yield from ((policy, rule) for rule in rules)
 
 
 def _pod(peer: dict[str, Any]) -> str:
-    name: str = peer["podSelector"]["matchLabels"][_NAME]
-    return name
+    """The pods of which part are meant by a peer, or by a policy: those of the namespace, and all of them."""
+    assert peer.keys() & {"podSelector", "namespaceSelector", "ipBlock"} == {"podSelector"}
+    assert peer["podSelector"].keys() == {"matchLabels"}
+    ((label, name),) = peer["podSelector"]["matchLabels"].items()
+    assert label == _NAME
+    return str(name)
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    """All pods of a namespace, as a peer."""
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
