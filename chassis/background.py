@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from chassis import clock, errors, events, logs, replay, tombstones
+from chassis import clock, errors, events, logs, tombstones
 from chassis.store import Database, Store
 from chassis.tombstones import Gone
 
@@ -88,15 +88,3 @@ def forgetting_events(store: Store) -> BackgroundTask:
         return await store.write(events.forget, clock.now() - _EVENTS_KEPT_MICROS, _FORGOTTEN_AT_ONCE) > 0
 
     return BackgroundTask("forgetting-events", step, _SECONDS_BETWEEN_SWEEPS)
-
-
-def forgetting_replies(store: Store) -> BackgroundTask:
-    """Deletes the answers that are kept for retries which come no more.
-
-    Beside the calls: changes that each took some of the oldest with them would all want the same.
-    """
-
-    async def step() -> bool:
-        return await store.write(replay.forget_old, _FORGOTTEN_AT_ONCE) > 0
-
-    return BackgroundTask("forgetting-replies", step, _SECONDS_BETWEEN_SWEEPS)

@@ -16,6 +16,7 @@ import peewee
 from google.protobuf import descriptor, message
 
 from chassis import clock, errors, identity, tombstones
+from chassis.background import BackgroundTask
 from chassis.call import caller
 from chassis.models import IdField, Table
 from chassis.premises import Premises
@@ -27,6 +28,8 @@ Response = TypeVar("Response", bound=message.Message)
 
 _KEPT_MICROS = 24 * 3600 * 1_000_000
 _FORGOTTEN_AT_ONCE = 200
+_OLD_AT_ONCE = 500
+_SECONDS_BETWEEN_SWEEPS = 60.0
 
 
 class Reply(Table):
@@ -161,6 +164,18 @@ def _not_compared(request: descriptor.Descriptor) -> Sequence[str]:
 def forget_old(db: Database, limit: int) -> int:
     """Delete so many of the answers that are too old, the oldest first. Returns how many there were."""
     return _forget_old.run(db, until=clock.now() - _KEPT_MICROS, limit=limit)
+
+
+def forgetting(store: Store) -> BackgroundTask:
+    """Deletes answers that are too old.
+
+    Beside the calls: of changes that each took the oldest along, a server would undo all but one.
+    """
+
+    async def step() -> bool:
+        return await store.write(forget_old, _OLD_AT_ONCE) > 0
+
+    return BackgroundTask("forgetting-replies", step, _SECONDS_BETWEEN_SWEEPS)
 
 
 def forget_some(db: Database, user_id: int) -> int:

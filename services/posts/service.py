@@ -7,7 +7,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from chassis import background, events
+from chassis import background, events, replay
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
@@ -39,7 +39,7 @@ def _build(parts: Parts) -> Built:
         consumers.users(parts).task(),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
-        background.forgetting_replies(parts.store),
+        replay.forgetting(parts.store),
         collector.collecting(parts.store, blobs),
     )
     return Built(servicers, background_tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chassis import background, events
+from chassis import background, events, replay
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
@@ -33,7 +33,7 @@ def _build(parts: Parts) -> Built:
         consumers.posts(parts).task(),
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
-        background.forgetting_replies(parts.store),
+        replay.forgetting(parts.store),
     )
     return Built(servicers, background_tasks)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chassis import background, events
+from chassis import background, events, replay
 from chassis.models import secret
 from chassis.paging import Pager
 from chassis.service import Built, Parts, Service
@@ -32,7 +32,7 @@ def _build(parts: Parts) -> Built:
     background_tasks = (
         background.erasing(parts.store, erasure.erase_some),
         background.forgetting_events(parts.store),
-        background.forgetting_replies(parts.store),
+        replay.forgetting(parts.store),
     )
     return Built(servicers, background_tasks)
 

@@ -11,7 +11,7 @@ import peewee
 import pytest
 import pytest_asyncio
 
-from chassis import background, clock, replay, tombstones
+from chassis import clock, replay, tombstones
 from chassis.call import Call, Caller, current
 from chassis.errors import InvalidArgument, Unauthenticated
 from chassis.replay import Replies, Reply
@@ -144,7 +144,7 @@ async def test_a_service_forgets_them_by_itself(replies: Replies, store: Store, 
         await answer(replies, f"old-{number}", f"old {number}")
     later.ahead = 25 * HOUR
 
-    forgetting = asyncio.ensure_future(background.forgetting_replies(store).run(store))
+    forgetting = asyncio.ensure_future(replay.forgetting(store).run(store))
     async with asyncio.timeout(20):
         while await store.read(kept):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
