@@ -131,7 +131,8 @@ def _server_to_read(move: Move) -> Iterator[Database]:
         if not db.get_tables():
             raise click.ClickException(f"there is nothing in {move.address}.")
         _require_schema(db, move)
-        with _transaction(db, "BEGIN ISOLATION LEVEL REPEATABLE READ"):
+        # Not a snapshot: it would be older than the lock, and not know what was committed while that was waited for.
+        with _transaction(db, "BEGIN"):
             _lock(db, "SHARE")
             if not events.is_at_home(db):
                 raise click.ClickException(

@@ -15,15 +15,17 @@ import apsw
 import grpc
 import psycopg
 import pytest
+from rich.console import Console
 
 from chassis import events
 from chassis.background import ERASURE
 from chassis.call import Caller
-from chassis.settings import from_environment
+from chassis.settings import DatabaseAddress, from_environment
 from insta.gateway.v1 import accounts_pb2, posts_pb2
 from services.users import accounts, keys
 from suite.composition import SERVICES
 from suite.databases import open_store
+from suite.moving import Move
 from suite.serving import data_lock
 from tests import postgres_server
 from tests.people import People, Person, failure
@@ -163,6 +165,24 @@ def on_arrival(url: str, statement: str) -> None:
         f" IF NEW.id = 5 THEN {statement}; END IF; RETURN NEW; END $$;"
         'CREATE OR REPLACE TRIGGER meddle BEFORE INSERT ON "user" FOR EACH ROW EXECUTE FUNCTION meddle()',
     )
+
+
+def test_a_change_that_is_committed_at_the_last_moment_is_moved(given: dict[str, str], tmp_path: Path) -> None:
+    url = url_of(given, "users")
+    opened(given, "users").close()
+    move = Move(SERVICES["users"], tmp_path / "users.db", DatabaseAddress(url), to_server=False)
+    with (
+        ThreadPoolExecutor(1) as command,
+        closing(psycopg.connect(url, autocommit=True)) as looking,
+        closing(psycopg.connect(url)) as writer,
+    ):
+        writer.execute("INSERT INTO secret (name, value) VALUES ('late', '')")
+        moving = command.submit(move.run, Console(quiet=True))
+        until(looking, "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted", 1)
+        writer.commit()
+        contents = moving.result(60)
+
+    assert contents["secret"].rows == 1
 
 
 async def test_people_go_on_where_their_network_was_moved(server: Server, tmp_path: Path) -> None:
