@@ -40,6 +40,8 @@ _START_SECONDS = 20.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 # A statement of a call without a deadline ends after so long.
 _LONGEST_MILLISECONDS = 60_000
+# One of a call that has less left may take so long: where it ends is not worth a statement that says so.
+_SHORTEST_MILLISECONDS = 50
 # A change that fails so often because of others is given up.
 _ATTEMPTS = 30
 _LONGEST_RETRY_SECONDS = 0.05
@@ -234,12 +236,18 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         """Let statements outside of changes take so long; at most twice as long, or each call would have to say so."""
         milliseconds = self.mine.longest
         if seconds < math.inf:
-            rounded = int(2 ** math.ceil(math.log2(max(seconds * 1000, 1))))
+            rounded = int(2 ** math.ceil(math.log2(max(seconds * 1000, _SHORTEST_MILLISECONDS))))
             milliseconds = min(rounded, milliseconds or rounded)
         if milliseconds != self.mine.patience:
             self.mine.patience = milliseconds
-            if not self._state.closed:
+            if self._state.closed:
+                return
+            try:
                 self.command(f"SET statement_timeout = {milliseconds}")
+            except peewee.PeeweeException:
+                # The limit of before may have ended this statement, and would end those to come.
+                self.mine.failure = ""
+                raise
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
         """As peewee's own, without its logs and hooks; it remembers what failed."""

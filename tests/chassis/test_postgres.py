@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import peewee
 import psycopg
 import pytest
 import pytest_asyncio
@@ -514,6 +515,27 @@ async def test_a_read_has_the_deadline_of_its_call(store: PostgresStore) -> None
         with pytest.raises(errors.DeadlineExceeded):
             await asyncio.create_task(within(-1, limit, long=long))
     assert await store.read_long(limit) == "0"
+
+
+def test_a_connection_that_did_not_take_a_time_limit_is_of_no_use(address: DatabaseAddress) -> None:
+    db = postgres.connect(address)
+    try:
+        db.command("BEGIN")
+        with pytest.raises(peewee.PeeweeException):
+            db.command("nonsense")
+
+        # In such a transaction it takes none, as if it had run out of the limit of before.
+        with pytest.raises(peewee.PeeweeException):
+            db.have_patience(1)
+        assert db.is_lost()
+        db.drop()
+
+        assert db.execute_sql("SHOW statement_timeout").fetchall() == [("1024ms",)]
+        db.drop()
+        db.have_patience(0.001)
+        assert db.mine.patience == 64
+    finally:
+        db.close_all()
 
 
 def test_an_address_as_a_text_has_no_password() -> None:
