@@ -58,6 +58,8 @@ _MIGRATING = "migrating"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION_FAILURE, _DEADLOCK, _UNIQUE_VIOLATION = "40001", "40P01", "23505"
 _DISK_FULL, _QUERY_CANCELED, _NOT_ALLOWED = "53100", "57014", "42501"
+# What the driver found out for itself about a statement, and did not send it: a text with a NUL, for instance.
+_NOT_SENT = "not sent"
 # The session ends with such a failure.
 _ENDING = ("FATAL", "PANIC")
 # The server stops or starts, or only answers reads: it is the former primary.
@@ -113,7 +115,7 @@ class _Mine(threading.local):
 
     Attributes:
         events: How many events it appended.
-        failure: The SQLSTATE of the last statement that failed; "" if the connection did, None if none has.
+        failure: The SQLSTATE of the last statement that failed, or _NOT_SENT; "" if the connection did; None: none has.
         longest: The milliseconds that a statement of a call without a deadline may take; 0: any.
         patience: Those that a statement may take at the moment, outside of changes.
     """
@@ -821,8 +823,11 @@ def told(failure: BaseException) -> str:
 
 
 def _state_of(failure: psycopg.Error) -> str:
-    """The SQLSTATE of a failure; "" if it is, or ends, that of the connection."""
-    return "" if failure.diag.severity_nonlocalized in _ENDING else failure.sqlstate or ""
+    """The SQLSTATE of a failure, or _NOT_SENT; "" if it is, or ends, that of the connection."""
+    if failure.diag.severity_nonlocalized in _ENDING:
+        return ""
+    of_connection = isinstance(failure, (psycopg.OperationalError, psycopg.InterfaceError))
+    return failure.sqlstate or ("" if of_connection else _NOT_SENT)
 
 
 def _deadline() -> float:

@@ -219,6 +219,13 @@ async def test_a_read_that_was_cancelled_before_it_began_does_not_begin(store: P
     assert not began
 
 
+async def test_a_text_that_no_database_holds_is_no_lost_connection(store: PostgresStore) -> None:
+    with pytest.raises(peewee.DataError, match="NUL"):
+        await store.write(items.add, "a\0b")
+    with pytest.raises(peewee.DataError, match="NUL"):
+        await store.read(lambda db: db.execute_sql("SELECT %s::text", ("a\0b",)))
+
+
 async def test_a_read_that_fails_fails_alone(store: PostgresStore) -> None:
     def fail(db: Database, failure: Exception) -> None:
         raise failure
