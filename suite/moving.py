@@ -136,7 +136,7 @@ def _server_to_read(move: Move) -> Iterator[Database]:
             _lock(db, "SHARE")
             if not events.is_at_home(db):
                 raise click.ClickException(
-                    f"{move.address} was restored from a dump. Start the suite on it once before it is moved."
+                    f"{move.address} was restored from a copy. Start the suite on it once before it is moved."
                 )
             yield db
 

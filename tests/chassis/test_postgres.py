@@ -403,6 +403,23 @@ async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_
         assert await copy.write(items.add, "next") > newest + 1_000_000
 
 
+async def test_a_log_that_was_restored_where_it_was_is_another_one(address: DatabaseAddress) -> None:
+    with closing(open_store(address)) as store:
+        await store.write(append, "one")
+        epoch = (await store.read(events.read, 0, 0, 10)).epoch
+    with closing(psycopg.connect(address.url, autocommit=True)) as operator:
+        # As a dump is restored: its tables are made anew.
+        operator.execute("CREATE TABLE restored (LIKE event_log INCLUDING ALL)")
+        operator.execute("INSERT INTO restored SELECT * FROM event_log")
+        operator.execute("DROP TABLE event_log")
+        operator.execute("ALTER TABLE restored RENAME TO event_log")
+
+    with closing(open_store(address)) as store:
+        restored = await store.read(events.read, 0, 0, 10)
+    assert restored.epoch != epoch
+    assert (restored.events, restored.floor_offset) == ([], 1)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
