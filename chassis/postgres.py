@@ -38,6 +38,8 @@ _OTHER_CONNECTIONS = 2
 # How long a server may be away when a process starts.
 _START_SECONDS = 20.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+# So long one connection waits until another is opened.
+_LONGEST_TURN_SECONDS = 1.0
 # A statement of a call without a deadline ends after so long.
 _LONGEST_MILLISECONDS = 60_000
 # One of a call that has less left may take so long: where it ends is not worth a statement that says so.
@@ -65,6 +67,7 @@ _ENDING = ("FATAL", "PANIC")
 # The server stops or starts, or only answers reads: it is the former primary.
 _AWAY = ("57P01", "57P02", "57P03", "25006")
 _AWAY_LATELY = "the server was away a moment ago"
+_SILENT = "the server has been asked for a connection and does not answer"
 # What only a person can mend, as libpq says it, and a server that speaks English: with which SQLSTATE a server refuses
 # connections, libpq keeps to itself. Where it is said otherwise it is told after some waiting in vain.
 _PERMANENT = (
@@ -172,19 +175,28 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         self._opened: set[psycopg.Connection[Any]] = set()
         self._pause = 0.0
         self._next_try = -math.inf
+        self._asking = threading.Lock()
         self._closing = threading.Event()
 
     def get_context_options(self) -> dict[str, Any]:
         return {**super().get_context_options(), "dialect": self.dialect}
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """As peewee's own. Of a server that is away one asks at a time, now and then, and no other waits meanwhile."""
+        if not self._state.closed:
+            return bool(super().connect(reuse_if_open))
         self.mine.failure = ""
-        # A server that is away is not asked by each call.
-        if time.monotonic() < self._next_try:
-            raise psycopg.OperationalError(_AWAY_LATELY)
-        if self._pause:
-            # One asks whether it is back, and nobody waits for the answer.
-            self._next_try = math.inf
+        # Connections that are opened at once at a start wait for each other, but not for a server that is silent.
+        if not self._asking.acquire(timeout=0 if self.is_away else _LONGEST_TURN_SECONDS):
+            raise peewee.OperationalError(_AWAY_LATELY if self.is_away else _SILENT)
+        try:
+            if time.monotonic() < self._next_try:
+                raise peewee.OperationalError(_AWAY_LATELY)
+            return bool(super().connect())
+        finally:
+            self._asking.release()
+
+    def _connect(self) -> psycopg.Connection[Any]:
         try:
             connection = self._opened_connection()
         except psycopg.Error as failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,7 +26,7 @@ from chassis import errors, events, logs, postgres
 from chassis.call import Call, current
 from chassis.consumer import Consumer, Cursor
 from chassis.events import EventLog, LoggedEvent
-from chassis.postgres import CannotConnect, PostgresStore
+from chassis.postgres import CannotConnect, PostgresDatabase, PostgresStore
 from chassis.query import compiled, param
 from chassis.settings import DatabaseAddress
 from chassis.store import Database, after_commit
@@ -384,6 +385,26 @@ async def test_a_server_that_crashes_and_comes_back_is_told_of_and_used_again(lo
     assert "refused" in str(told[0])
     assert told[-1] == ("connected to the database", None)
     assert {event for event, _ in told[:-1]} == {"cannot connect to the database"}
+
+
+def test_nobody_waits_for_the_one_that_asks_a_silent_server_whether_it_is_back() -> None:
+    with socket.socket() as silent, ThreadPoolExecutor(1) as thread:
+        silent.bind(("127.0.0.1", 0))
+        db = PostgresDatabase(DatabaseAddress(f"postgresql://insta@127.0.0.1:{silent.getsockname()[1]}/items"))
+        with pytest.raises(peewee.OperationalError, match="refused"):
+            db.connect()
+        silent.listen()
+        assert db.wait(0)
+        asking = thread.submit(db.connect)
+        connection, _ = silent.accept()
+
+        with pytest.raises(peewee.OperationalError, match="a moment ago"):
+            db.connect()
+
+        assert db.is_lost()
+        assert not asking.done()
+        connection.close()
+        assert isinstance(asking.exception(10), peewee.OperationalError)
 
 
 async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_new(
