@@ -47,8 +47,10 @@ _SHORTEST_MILLISECONDS = 50
 # A change that fails so often because of others is given up.
 _ATTEMPTS = 30
 _LONGEST_RETRY_SECONDS = 0.05
-# One that failed so often waits until no other such change of its process runs.
+# One that failed so often waits until no other such change of its process runs, but not for one that takes long: the
+# threads that wait would be missing for all others.
 _ATTEMPTS_AT_ONCE = 2
+_LONGEST_WAIT_SECONDS = 0.2
 # What a unique index refused may be what the change looked for before, and did not see yet.
 _ATTEMPTS_OF_UNIQUE = 2
 _RECONNECTS = 3
@@ -518,7 +520,9 @@ class PostgresStore(Store):
                     if lost >= _RECONNECTS or attempt >= _ATTEMPTS:
                         raise self._given_up(again.__cause__ or again) from None
                     if attempt == _ATTEMPTS_AT_ONCE:
-                        turn.enter_context(self._one_by_one)
+                        left = max(deadline - time.monotonic(), 0)
+                        if self._one_by_one.acquire(timeout=min(left, _LONGEST_WAIT_SECONDS)):
+                            turn.callback(self._one_by_one.release)
                     time.sleep(random.uniform(0, min(0.001 * 2**attempt, _LONGEST_RETRY_SECONDS)))
         self._on_commit(1)
         for callback in after:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -98,6 +99,11 @@ _rename = compiled(items.Item.update(name=param("new")).where(items.Item.name ==
 
 def append(db: Database, name: str) -> None:
     events.append(db, wrappers_pb2.StringValue(value=name))
+
+
+def fail_with(state: str, db: Database) -> None:
+    """Have a statement fail with an SQLSTATE."""
+    db.execute_sql(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
 
 
 async def can_add(store: PostgresStore, name: str) -> bool:
@@ -313,6 +319,31 @@ async def test_of_two_changes_that_wait_for_each_other_both_are_made(store: Post
     await asyncio.gather(store.write(rename, "first", "second"), store.write(rename, "second", "first"))
 
     assert await store.read(items.names) == ["FIRST", "SECOND"]
+
+
+async def test_changes_that_wait_for_a_long_one_are_not_in_the_way_of_others(store: PostgresStore) -> None:
+    runs: Counter[str] = Counter()
+    holds, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def meet_others(db: Database, name: str) -> None:
+        runs[name] += 1
+        if runs[name] <= 2:
+            fail_with("40001", db)
+        if name == "long":
+            loop.call_soon_threadsafe(holds.set)
+            go.wait(20)
+
+    long = asyncio.create_task(store.write(meet_others, "long"))
+    await holds.wait()
+    try:
+        # As many as write at a time.
+        waiting = [asyncio.create_task(store.write(meet_others, f"short {n}")) for n in range(_CONNECTIONS // 2)]
+        await asyncio.wait_for(asyncio.gather(store.write(items.add, "innocent"), *waiting), 10)
+        assert not long.done()
+    finally:
+        go.set()
+    await long
 
 
 async def test_connections_that_were_cut_are_opened_again_and_nobody_notices(
