@@ -225,10 +225,11 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that
             # did would have read what every other change writes. One of a row or two is read whole nevertheless, at a
             # cost that looks so high to the planner that it would compile the statement, for tens of milliseconds.
+            # The limit comes last: a call without patience would have these fail, and the server look away.
             connection.execute(
-                f"SET statement_timeout = {self.mine.patience};"
-                f" SET idle_in_transaction_session_timeout = {_LONGEST_MILLISECONDS};"
-                " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8'"
+                f"SET idle_in_transaction_session_timeout = {_LONGEST_MILLISECONDS};"
+                " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8';"
+                f" SET statement_timeout = {self.mine.patience}"
             )
         except BaseException:
             connection.close()
