@@ -505,16 +505,17 @@ class PostgresStore(Store):
     def _change(self, change: Callable[[], Result], abandoned: threading.Event | None = None) -> Result:
         abandoned = abandoned or threading.Event()
         deadline = _deadline()
-        lost = 0
+        lost = refused = 0
         with ExitStack() as turn:
             for attempt in itertools.count(1):
                 if abandoned.is_set() or time.monotonic() >= deadline:
                     raise errors.deadline_exceeded()
                 after: list[Callable[[], None]] = []
                 try:
-                    result = self._attempt(change, abandoned, deadline, after, attempt)
+                    result = self._attempt(change, abandoned, deadline, after, refused + 1 < _ATTEMPTS_OF_UNIQUE)
                     break
                 except _Again as again:
+                    refused += self._db.mine.failure == _UNIQUE_VIOLATION
                     if self._db.is_lost():
                         self._db.drop()
                         lost += 1
@@ -539,9 +540,12 @@ class PostgresStore(Store):
         abandoned: threading.Event,
         deadline: float,
         after: list[Callable[[], None]],
-        attempt: int,
+        may_look_again: bool,
     ) -> Result:
         """Make a change, and commit it.
+
+        Args:
+            may_look_again: Whether what a unique index refuses is to be made once more.
 
         Raises:
             _Again: it was undone because of others, or because the connection broke before its end.
@@ -562,7 +566,7 @@ class PostgresStore(Store):
             db.undo()
             if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK) or self._db.is_lost():
                 raise _Again from failure
-            if mine.failure == _UNIQUE_VIOLATION and attempt < _ATTEMPTS_OF_UNIQUE:
+            if mine.failure == _UNIQUE_VIOLATION and may_look_again:
                 raise _Again from failure
             if isinstance(failure, StopIteration):
                 # A future takes none.

@@ -321,6 +321,18 @@ async def test_of_two_changes_that_wait_for_each_other_both_are_made(store: Post
     assert await store.read(items.names) == ["FIRST", "SECOND"]
 
 
+async def test_a_change_looks_again_at_what_a_unique_index_refuses_once(store: PostgresStore) -> None:
+    """However often it was made again because of others."""
+
+    def meet_others(db: Database, states: Iterator[str]) -> None:
+        for state in states:
+            fail_with(state, db)
+
+    await store.write(meet_others, iter(["40001", "40001", "23505"]))
+    with pytest.raises(peewee.IntegrityError):
+        await store.write(meet_others, iter(["23505", "40001", "23505"]))
+
+
 async def test_changes_that_wait_for_a_long_one_are_not_in_the_way_of_others(store: PostgresStore) -> None:
     runs: Counter[str] = Counter()
     holds, go = asyncio.Event(), threading.Event()
