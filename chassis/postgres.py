@@ -44,6 +44,8 @@ _LONGEST_TURN_SECONDS = 1.0
 _LONGEST_MILLISECONDS = 60_000
 # One of a call that has less left may take so long: where it ends is not worth a statement that says so.
 _SHORTEST_MILLISECONDS = 50
+# So long a server is asked to end a statement.
+_LONGEST_CANCEL_SECONDS = 1.0
 # A change that fails so often because of others is given up.
 _ATTEMPTS = 30
 _LONGEST_RETRY_SECONDS = 0.05
@@ -174,7 +176,8 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         self._parameters: dict[str, Any] = {**_DEFAULTS, **_parameters(address)}
         self.name = str(self._parameters["dbname"])
         self.complaints = _Complaints(str(address))
-        self._opened: set[psycopg.Connection[Any]] = set()
+        # Each of a thread.
+        self._opened: dict[psycopg.Connection[Any], int] = {}
         self._pause = 0.0
         self._next_try = -math.inf
         self._asking = threading.Lock()
@@ -211,7 +214,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         finally:
             self._next_try = time.monotonic() + self._pause
         self.mine.failure = None
-        self._opened.add(connection)
+        self._opened[connection] = threading.get_ident()
         return connection
 
     def _opened_connection(self) -> psycopg.Connection[Any]:
@@ -317,8 +320,15 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         connection = None if self._state.closed else self._state.conn
         self._state.reset()
         if connection is not None:
-            self._opened.discard(connection)
+            self._opened.pop(connection, None)
             connection.close()
+
+    def cancel(self, thread: int) -> None:
+        """End the statement of another thread, if it runs one, and tell it so."""
+        for connection, owner in tuple(self._opened.items()):
+            if owner == thread:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=_LONGEST_CANCEL_SECONDS)
 
     def close_all(self) -> None:
         """Close the connections of all threads, which do nothing any more."""
@@ -388,6 +398,9 @@ class PostgresStore(Store):
         self._readers = _Threads(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
         self._writers = ThreadPoolExecutor(writers, "postgres-writer")
         self._long_reader = ThreadPoolExecutor(1, "postgres-long-reader", self._be_patient)
+        # Who waits for the answer of a long read.
+        self._waiting: set[object] = set()
+        self._long_reader_thread = 0
         self._one_by_one = threading.Lock()
         self._leases = _Leases(self._db)
         try:
@@ -412,7 +425,12 @@ class PostgresStore(Store):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        return await self._on_thread(self._long_reader, self._read, partial(query, self._db, *args, **kwargs))
+        waiter = object()
+        self._waiting.add(waiter)
+        try:
+            return await self._on_thread(self._long_reader, self._read, partial(query, self._db, *args, **kwargs))
+        finally:
+            self._waiting.remove(waiter)
 
     async def write(
         self,
@@ -465,12 +483,16 @@ class PostgresStore(Store):
     def close(self) -> None:
         self._closed = True
         self._db.stop_waiting()
+        if not self._waiting:
+            # What runs still, runs for a call that is over.
+            self._db.cancel(self._long_reader_thread)
         for executor in (self._writers, self._readers, self._long_reader):
             executor.shutdown()
         self._leases.close()
         self._db.close_all()
 
     def _be_patient(self) -> None:
+        self._long_reader_thread = threading.get_ident()
         self._db.mine.longest = self._db.mine.patience = 0
 
     async def _on_thread(

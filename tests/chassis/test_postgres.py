@@ -626,6 +626,24 @@ def test_a_connection_that_did_not_take_a_time_limit_is_of_no_use(address: Datab
         db.close_all()
 
 
+async def test_a_long_read_whose_caller_is_gone_does_not_hold_up_the_end(address: DatabaseAddress) -> None:
+    store = open_store(address)
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    reading = asyncio.create_task(store.read_long(lambda db: db.execute_sql("SELECT pg_sleep(30)")))
+
+    async def is_asleep() -> bool:
+        return bool(await store.read(lambda db: db.execute_sql(asleep).fetchall()) == [(1,)])
+
+    await until(is_asleep)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+    began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 10
+
+
 def test_an_address_as_a_text_has_no_password() -> None:
     address = DatabaseAddress("postgresql://insta:secret@there:5432/users?sslmode=require&password=another")
 
