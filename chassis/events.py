@@ -249,7 +249,7 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     # After the events: what was forgotten before they were read must lie below the floor.
     whole = _log.all(db)[0]
     next_offset = events[-1].offset if events else head
-    remaining = _count(db, next_offset, head) if len(events) == limit else 0
+    remaining = between(db, next_offset, head) if len(events) == limit else 0
     return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, remaining)
 
 
@@ -259,11 +259,6 @@ def forget(db: Database, before: int, limit: int) -> int:
     if forgotten:
         _raise_floor.run(db, floor_offset=max(forgotten))
     return len(forgotten)
-
-
-def _count(db: Database, offset: int, end: int) -> int:
-    """As `between`, without counting where offsets are the count: in SQLite there are no gaps between them."""
-    return between(db, offset, end) if db.dialect == POSTGRESQL else end - offset
 
 
 def _last(db: Database) -> int:
