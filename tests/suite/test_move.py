@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import click
 import grpc
 import psycopg
 import pytest
@@ -337,6 +338,21 @@ def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str]) -> None:
 
         assert "of the table user there are 20 rows" in refused(given)
         assert rows_on(url) == 0
+
+
+def test_nobody_knows_whether_what_was_cut_off_in_its_commit_was_moved(given: dict[str, str], network: Path) -> None:
+    url = url_of(given, "users")
+    opened(given, "users").close()
+    run_on(
+        url,
+        "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER cut AFTER INSERT ON event_log DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION cut()",
+    )
+
+    with pytest.raises(click.ClickException, match=r"nobody knows .* Run the command again"):
+        Move(SERVICES["users"], network / "users.db", DatabaseAddress(url), to_server=True).run(Console(quiet=True))
 
 
 def test_one_that_is_cut_off_or_killed_leaves_nothing_and_is_run_again(given: dict[str, str], network: Path) -> None:
