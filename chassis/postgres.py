@@ -58,7 +58,6 @@ _ATTEMPTS_OF_UNIQUE = 2
 _RECONNECTS = 3
 # How often leases are asked for, and how long the answer holds.
 _LEASE_SECONDS, _LEASE_PROOF_SECONDS = 0.25, 3.0
-_LEASE_FIRST_SECONDS = 1.0
 _MIGRATING = "migrating"
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -732,7 +731,7 @@ class _Leases:
         self._thread: threading.Thread | None = None
 
     def take(self, name: str) -> bool:
-        """Whether this process has a lease. The first time it is asked for on the spot, and then every now and then."""
+        """Whether this process has a lease. It is asked for every now and then, from the first time on, by a thread."""
         if name not in self._wanted:
             with self._changed:
                 self._wanted |= {name}
@@ -740,8 +739,6 @@ class _Leases:
                     self._thread = threading.Thread(target=self._keep, name="postgres-leases", daemon=True)
                     self._thread.start()
                 self._changed.notify_all()
-                # The thread tells when it has tried.
-                self._changed.wait(_LEASE_FIRST_SECONDS)
         return name in self._held and time.monotonic() - self._proven_at < _LEASE_PROOF_SECONDS
 
     def close(self) -> None:
@@ -763,7 +760,6 @@ class _Leases:
                 self._held = frozenset()
                 self._database.drop()
             with self._changed:
-                self._changed.notify_all()
                 if tried == self._wanted and not self._stopping:
                     self._changed.wait(_LEASE_SECONDS)
         self._database.drop()

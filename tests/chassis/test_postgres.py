@@ -379,8 +379,18 @@ async def test_a_lease_is_one_processs_and_lost_with_the_connection(
     store: PostgresStore, address: DatabaseAddress
 ) -> None:
     other = open_store(address)
+
+    async def has_it() -> bool:
+        return store.try_lease("work")
+
+    async def other_has_one() -> bool:
+        return other.try_lease("other work")
+
     try:
-        assert store.try_lease("work")
+        await until(has_it)
+        assert not other.try_lease("work")
+        # What it asked for before, it was told of then.
+        await until(other_has_one)
         assert not other.try_lease("work")
         assert other.is_leased("work")
         assert not other.is_leased("something else")
@@ -397,9 +407,6 @@ async def test_a_lease_is_one_processs_and_lost_with_the_connection(
         await until(somebody_has_it)
     finally:
         other.close()
-
-    async def has_it() -> bool:
-        return store.try_lease("work")
 
     await until(has_it)
 
