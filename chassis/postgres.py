@@ -673,20 +673,28 @@ class _Threads:
             thread.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if job.future.cancelled():
-                continue
-            result = None
-            failure: BaseException | None = None
-            try:
-                result = job.context.run(job.run)
-            except StopIteration as raised:
-                # A future takes none.
-                failure = RuntimeError("a read raised StopIteration")
-                failure.__cause__ = raised
-            except BaseException as raised:
-                failure = raised
-            self._tell(job.loop, _Answer(job.future, result, failure))
+        while self._do(self._jobs.get()):
+            # Here nothing is kept of what was read while there is nothing to do.
+            pass
+
+    def _do(self, job: _Job | None) -> bool:
+        """Do a job. False: it was the last."""
+        if job is None:
+            return False
+        if job.future.cancelled():
+            return True
+        result = None
+        failure: BaseException | None = None
+        try:
+            result = job.context.run(job.run)
+        except StopIteration as raised:
+            # A future takes none.
+            failure = RuntimeError("a read raised StopIteration")
+            failure.__cause__ = raised
+        except BaseException as raised:
+            failure = raised
+        self._tell(job.loop, _Answer(job.future, result, failure))
+        return True
 
     def _tell(self, loop: asyncio.AbstractEventLoop, answer: _Answer) -> None:
         with self._answering:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -244,6 +245,21 @@ async def test_a_read_that_fails_fails_alone(store: PostgresStore) -> None:
     assert gone is failures[0]
     assert isinstance(stopped, RuntimeError)
     assert read is None
+
+
+async def test_a_thread_that_waits_keeps_nothing_of_what_it_read(store: PostgresStore) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    class Row:
+        def __init__(self) -> None:
+            made.append(weakref.ref(self))
+
+    await store.read(lambda db: Row())
+
+    async def is_forgotten() -> bool:
+        return made[0]() is None
+
+    await until(is_forgotten)
 
 
 def test_reads_of_several_event_loops_are_answered_each_in_its_own(address: DatabaseAddress) -> None:
