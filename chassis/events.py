@@ -9,8 +9,9 @@ would never see it. So there an offset is made of the number of the transaction 
 readers take no events but those of transactions before the oldest that is under way: nothing can come between them any
 more. A transaction that lasts, in whatever database of the server, holds back what was appended after it began.
 
-Such numbers belong to one server. A database that was restored on another one, from a dump, is found out by the epoch,
-which names the server: its log begins anew, and its readers compare.
+Such numbers belong to one server, and to one course of its history. A database that was restored, from a dump or with
+its server, is found out by the epoch, which names them: its log begins anew, and its readers compare. So they do where
+a standby took the place of its primary, which may have told more than the standby heard of.
 
 A database that was moved (`insta move`) keeps its events and their offsets. Its log gets an epoch that tells of which
 one it is the continuation, and up to which offset the two are the same: who has read no further reads on.
@@ -114,8 +115,11 @@ UPDATE logged_event SET id = numbered.offset FROM
 (SELECT id, %s::bigint - row_number() OVER (ORDER BY id) AS offset FROM logged_event) AS numbered
 WHERE logged_event.id = numbered.id
 """
+# A restored dump makes its tables anew. The file of the write-ahead log begins with the number of the history, which a
+# restored server and a promoted standby increase; what pg_control_checkpoint() tells of it follows minutes later.
 _HOME = """
-SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
+SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()),
+'event_log'::regclass::oid, left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
 """
 _columns = (LoggedEvent.id, LoggedEvent.time, LoggedEvent.payload)
 _after = compiled(
@@ -157,7 +161,7 @@ _begin_anew = compiled(
 
 
 def begin(db: Database) -> None:
-    """Give the log its epoch, if it has none, or one of another server. Runs in a write, before the log is used."""
+    """Give the log its epoch, if it has none, or was restored. Runs in a write, before the log is used."""
     _begin.run(db, epoch=_new_epoch(db))
     if not is_at_home(db):
         # Offsets of before may be greater than any to come. Who had read nothing is to see that something is missing.
@@ -175,7 +179,7 @@ def renew(db: Database) -> None:
 
 
 def is_at_home(db: Database) -> bool:
-    """Whether the log is one of this server, or was never used, and not restored from a dump of another."""
+    """Whether the log is where it was written, or was never used, and not restored from a copy."""
     epoch = state(db).epoch
     return not epoch or epoch.endswith(_home(db))
 
@@ -245,7 +249,7 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
     # After the events: what was forgotten before they were read must lie below the floor.
     whole = _log.all(db)[0]
     next_offset = events[-1].offset if events else head
-    remaining = _count(db, next_offset, head) if len(events) == limit else 0
+    remaining = between(db, next_offset, head) if len(events) == limit else 0
     return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, remaining)
 
 
@@ -255,11 +259,6 @@ def forget(db: Database, before: int, limit: int) -> int:
     if forgotten:
         _raise_floor.run(db, floor_offset=max(forgotten))
     return len(forgotten)
-
-
-def _count(db: Database, offset: int, end: int) -> int:
-    """As `between`, without counting where offsets are the count: in SQLite there are no gaps between them."""
-    return between(db, offset, end) if db.dialect == POSTGRESQL else end - offset
 
 
 def _last(db: Database) -> int:
@@ -280,11 +279,11 @@ def _new_epoch(db: Database) -> str:
 
 
 def _home(db: Database) -> str:
-    """What tells the server of a database from others. Empty: its offsets do not depend on it."""
+    """What tells where a log is written from where a copy of it is. Empty: its offsets do not depend on it."""
     if db.dialect != POSTGRESQL:
         return ""
-    ((server, database),) = db.execute_sql(_HOME).fetchall()
-    return f"-{zlib.crc32(f'{server} {database}'.encode()):08x}"
+    (home,) = db.execute_sql(_HOME).fetchall()
+    return f"-{zlib.crc32(' '.join(map(str, home)).encode()):08x}"
 
 
 async def answer(store: Store, draining: asyncio.Event, request: Any, response_class: type[Response]) -> Response:

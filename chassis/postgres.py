@@ -38,29 +38,39 @@ _OTHER_CONNECTIONS = 2
 # How long a server may be away when a process starts.
 _START_SECONDS = 20.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+# So long one connection waits until another is opened.
+_LONGEST_TURN_SECONDS = 1.0
 # A statement of a call without a deadline ends after so long.
 _LONGEST_MILLISECONDS = 60_000
+# One of a call that has less left may take so long: where it ends is not worth a statement that says so.
+_SHORTEST_MILLISECONDS = 50
+# So long a server is asked to end a statement.
+_LONGEST_CANCEL_SECONDS = 1.0
 # A change that fails so often because of others is given up.
 _ATTEMPTS = 30
 _LONGEST_RETRY_SECONDS = 0.05
-# One that failed so often waits until no other such change of its process runs.
+# One that failed so often waits until no other such change of its process runs, but not for one that takes long: the
+# threads that wait would be missing for all others.
 _ATTEMPTS_AT_ONCE = 2
+_LONGEST_WAIT_SECONDS = 0.2
 # What a unique index refused may be what the change looked for before, and did not see yet.
 _ATTEMPTS_OF_UNIQUE = 2
 _RECONNECTS = 3
 # How often leases are asked for, and how long the answer holds.
 _LEASE_SECONDS, _LEASE_PROOF_SECONDS = 0.25, 3.0
-_LEASE_FIRST_SECONDS = 1.0
 _MIGRATING = "migrating"
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SERIALIZATION_FAILURE, _DEADLOCK, _UNIQUE_VIOLATION = "40001", "40P01", "23505"
 _DISK_FULL, _QUERY_CANCELED, _NOT_ALLOWED = "53100", "57014", "42501"
+# What the driver found out for itself about a statement, and did not send it: a text with a NUL, for instance.
+_NOT_SENT = "not sent"
 # The session ends with such a failure.
 _ENDING = ("FATAL", "PANIC")
 # The server stops or starts, or only answers reads: it is the former primary.
 _AWAY = ("57P01", "57P02", "57P03", "25006")
 _AWAY_LATELY = "the server was away a moment ago"
+_SILENT = "the server has been asked for a connection and does not answer"
 # What only a person can mend, as libpq says it, and a server that speaks English: with which SQLSTATE a server refuses
 # connections, libpq keeps to itself. Where it is said otherwise it is told after some waiting in vain.
 _PERMANENT = (
@@ -111,7 +121,7 @@ class _Mine(threading.local):
 
     Attributes:
         events: How many events it appended.
-        failure: The SQLSTATE of the last statement that failed; "" if the connection did, None if none has.
+        failure: The SQLSTATE of the last statement that failed, or _NOT_SENT; "" if the connection did; None: none has.
         longest: The milliseconds that a statement of a call without a deadline may take; 0: any.
         patience: Those that a statement may take at the moment, outside of changes.
     """
@@ -165,22 +175,32 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         self._parameters: dict[str, Any] = {**_DEFAULTS, **_parameters(address)}
         self.name = str(self._parameters["dbname"])
         self.complaints = _Complaints(str(address))
-        self._opened: set[psycopg.Connection[Any]] = set()
+        # Each of a thread.
+        self._opened: dict[psycopg.Connection[Any], int] = {}
         self._pause = 0.0
         self._next_try = -math.inf
+        self._asking = threading.Lock()
         self._closing = threading.Event()
 
     def get_context_options(self) -> dict[str, Any]:
         return {**super().get_context_options(), "dialect": self.dialect}
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """As peewee's own. Of a server that is away one asks at a time, now and then, and no other waits meanwhile."""
+        if not self._state.closed:
+            return bool(super().connect(reuse_if_open))
         self.mine.failure = ""
-        # A server that is away is not asked by each call.
-        if time.monotonic() < self._next_try:
-            raise psycopg.OperationalError(_AWAY_LATELY)
-        if self._pause:
-            # One asks whether it is back, and nobody waits for the answer.
-            self._next_try = math.inf
+        # Connections that are opened at once at a start wait for each other, but not for a server that is silent.
+        if not self._asking.acquire(timeout=0 if self.is_away else _LONGEST_TURN_SECONDS):
+            raise peewee.OperationalError(_AWAY_LATELY if self.is_away else _SILENT)
+        try:
+            if time.monotonic() < self._next_try:
+                raise peewee.OperationalError(_AWAY_LATELY)
+            return bool(super().connect())
+        finally:
+            self._asking.release()
+
+    def _connect(self) -> psycopg.Connection[Any]:
         try:
             connection = self._opened_connection()
         except psycopg.Error as failure:
@@ -193,7 +213,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         finally:
             self._next_try = time.monotonic() + self._pause
         self.mine.failure = None
-        self._opened.add(connection)
+        self._opened[connection] = threading.get_ident()
         return connection
 
     def _opened_connection(self) -> psycopg.Connection[Any]:
@@ -207,10 +227,11 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             # Whatever is read has an index. On a small table the planner would rather read all of it, and a change that
             # did would have read what every other change writes. One of a row or two is read whole nevertheless, at a
             # cost that looks so high to the planner that it would compile the statement, for tens of milliseconds.
+            # The limit comes last: a call without patience would have these fail, and the server look away.
             connection.execute(
-                f"SET statement_timeout = {self.mine.patience};"
-                f" SET idle_in_transaction_session_timeout = {_LONGEST_MILLISECONDS};"
-                " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8'"
+                f"SET idle_in_transaction_session_timeout = {_LONGEST_MILLISECONDS};"
+                " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8';"
+                f" SET statement_timeout = {self.mine.patience}"
             )
         except BaseException:
             connection.close()
@@ -234,12 +255,18 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         """Let statements outside of changes take so long; at most twice as long, or each call would have to say so."""
         milliseconds = self.mine.longest
         if seconds < math.inf:
-            rounded = int(2 ** math.ceil(math.log2(max(seconds * 1000, 1))))
+            rounded = int(2 ** math.ceil(math.log2(max(seconds * 1000, _SHORTEST_MILLISECONDS))))
             milliseconds = min(rounded, milliseconds or rounded)
         if milliseconds != self.mine.patience:
             self.mine.patience = milliseconds
-            if not self._state.closed:
+            if self._state.closed:
+                return
+            try:
                 self.command(f"SET statement_timeout = {milliseconds}")
+            except peewee.PeeweeException:
+                # The limit of before may have ended this statement, and would end those to come.
+                self.mine.failure = ""
+                raise
 
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
         """As peewee's own, without its logs and hooks; it remembers what failed."""
@@ -292,8 +319,15 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         connection = None if self._state.closed else self._state.conn
         self._state.reset()
         if connection is not None:
-            self._opened.discard(connection)
+            self._opened.pop(connection, None)
             connection.close()
+
+    def cancel(self, thread: int) -> None:
+        """End the statement of another thread, if it runs one, and tell it so."""
+        for connection, owner in tuple(self._opened.items()):
+            if owner == thread:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=_LONGEST_CANCEL_SECONDS)
 
     def close_all(self) -> None:
         """Close the connections of all threads, which do nothing any more."""
@@ -363,6 +397,9 @@ class PostgresStore(Store):
         self._readers = _Threads(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
         self._writers = ThreadPoolExecutor(writers, "postgres-writer")
         self._long_reader = ThreadPoolExecutor(1, "postgres-long-reader", self._be_patient)
+        # Who waits for the answer of a long read.
+        self._waiting: set[object] = set()
+        self._long_reader_thread = 0
         self._one_by_one = threading.Lock()
         self._leases = _Leases(self._db)
         try:
@@ -387,7 +424,12 @@ class PostgresStore(Store):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        return await self._on_thread(self._long_reader, self._read, partial(query, self._db, *args, **kwargs))
+        waiter = object()
+        self._waiting.add(waiter)
+        try:
+            return await self._on_thread(self._long_reader, self._read, partial(query, self._db, *args, **kwargs))
+        finally:
+            self._waiting.remove(waiter)
 
     async def write(
         self,
@@ -440,12 +482,16 @@ class PostgresStore(Store):
     def close(self) -> None:
         self._closed = True
         self._db.stop_waiting()
+        if not self._waiting:
+            # What runs still, runs for a call that is over.
+            self._db.cancel(self._long_reader_thread)
         for executor in (self._writers, self._readers, self._long_reader):
             executor.shutdown()
         self._leases.close()
         self._db.close_all()
 
     def _be_patient(self) -> None:
+        self._long_reader_thread = threading.get_ident()
         self._db.mine.longest = self._db.mine.patience = 0
 
     async def _on_thread(
@@ -480,23 +526,26 @@ class PostgresStore(Store):
     def _change(self, change: Callable[[], Result], abandoned: threading.Event | None = None) -> Result:
         abandoned = abandoned or threading.Event()
         deadline = _deadline()
-        lost = 0
+        lost = refused = 0
         with ExitStack() as turn:
             for attempt in itertools.count(1):
                 if abandoned.is_set() or time.monotonic() >= deadline:
                     raise errors.deadline_exceeded()
                 after: list[Callable[[], None]] = []
                 try:
-                    result = self._attempt(change, abandoned, deadline, after, attempt)
+                    result = self._attempt(change, abandoned, deadline, after, refused + 1 < _ATTEMPTS_OF_UNIQUE)
                     break
                 except _Again as again:
+                    refused += self._db.mine.failure == _UNIQUE_VIOLATION
                     if self._db.is_lost():
                         self._db.drop()
                         lost += 1
                     if lost >= _RECONNECTS or attempt >= _ATTEMPTS:
                         raise self._given_up(again.__cause__ or again) from None
                     if attempt == _ATTEMPTS_AT_ONCE:
-                        turn.enter_context(self._one_by_one)
+                        left = max(deadline - time.monotonic(), 0)
+                        if self._one_by_one.acquire(timeout=min(left, _LONGEST_WAIT_SECONDS)):
+                            turn.callback(self._one_by_one.release)
                     time.sleep(random.uniform(0, min(0.001 * 2**attempt, _LONGEST_RETRY_SECONDS)))
         self._on_commit(1)
         for callback in after:
@@ -512,9 +561,12 @@ class PostgresStore(Store):
         abandoned: threading.Event,
         deadline: float,
         after: list[Callable[[], None]],
-        attempt: int,
+        may_look_again: bool,
     ) -> Result:
         """Make a change, and commit it.
+
+        Args:
+            may_look_again: Whether what a unique index refuses is to be made once more.
 
         Raises:
             _Again: it was undone because of others, or because the connection broke before its end.
@@ -535,7 +587,7 @@ class PostgresStore(Store):
             db.undo()
             if mine.failure in (_SERIALIZATION_FAILURE, _DEADLOCK) or self._db.is_lost():
                 raise _Again from failure
-            if mine.failure == _UNIQUE_VIOLATION and attempt < _ATTEMPTS_OF_UNIQUE:
+            if mine.failure == _UNIQUE_VIOLATION and may_look_again:
                 raise _Again from failure
             if isinstance(failure, StopIteration):
                 # A future takes none.
@@ -621,20 +673,28 @@ class _Threads:
             thread.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if job.future.cancelled():
-                continue
-            result = None
-            failure: BaseException | None = None
-            try:
-                result = job.context.run(job.run)
-            except StopIteration as raised:
-                # A future takes none.
-                failure = RuntimeError("a read raised StopIteration")
-                failure.__cause__ = raised
-            except BaseException as raised:
-                failure = raised
-            self._tell(job.loop, _Answer(job.future, result, failure))
+        while self._do(self._jobs.get()):
+            # Here nothing is kept of what was read while there is nothing to do.
+            pass
+
+    def _do(self, job: _Job | None) -> bool:
+        """Do a job. False: it was the last."""
+        if job is None:
+            return False
+        if job.future.cancelled():
+            return True
+        result = None
+        failure: BaseException | None = None
+        try:
+            result = job.context.run(job.run)
+        except StopIteration as raised:
+            # A future takes none.
+            failure = RuntimeError("a read raised StopIteration")
+            failure.__cause__ = raised
+        except BaseException as raised:
+            failure = raised
+        self._tell(job.loop, _Answer(job.future, result, failure))
+        return True
 
     def _tell(self, loop: asyncio.AbstractEventLoop, answer: _Answer) -> None:
         with self._answering:
@@ -679,7 +739,7 @@ class _Leases:
         self._thread: threading.Thread | None = None
 
     def take(self, name: str) -> bool:
-        """Whether this process has a lease. The first time it is asked for on the spot, and then every now and then."""
+        """Whether this process has a lease. It is asked for every now and then, from the first time on, by a thread."""
         if name not in self._wanted:
             with self._changed:
                 self._wanted |= {name}
@@ -687,8 +747,6 @@ class _Leases:
                     self._thread = threading.Thread(target=self._keep, name="postgres-leases", daemon=True)
                     self._thread.start()
                 self._changed.notify_all()
-                # The thread tells when it has tried.
-                self._changed.wait(_LEASE_FIRST_SECONDS)
         return name in self._held and time.monotonic() - self._proven_at < _LEASE_PROOF_SECONDS
 
     def close(self) -> None:
@@ -710,7 +768,6 @@ class _Leases:
                 self._held = frozenset()
                 self._database.drop()
             with self._changed:
-                self._changed.notify_all()
                 if tried == self._wanted and not self._stopping:
                     self._changed.wait(_LEASE_SECONDS)
         self._database.drop()
@@ -813,8 +870,11 @@ def told(failure: BaseException) -> str:
 
 
 def _state_of(failure: psycopg.Error) -> str:
-    """The SQLSTATE of a failure; "" if it is, or ends, that of the connection."""
-    return "" if failure.diag.severity_nonlocalized in _ENDING else failure.sqlstate or ""
+    """The SQLSTATE of a failure, or _NOT_SENT; "" if it is, or ends, that of the connection."""
+    if failure.diag.severity_nonlocalized in _ENDING:
+        return ""
+    of_connection = isinstance(failure, (psycopg.OperationalError, psycopg.InterfaceError))
+    return failure.sqlstate or ("" if of_connection else _NOT_SENT)
 
 
 def _deadline() -> float:

@@ -110,7 +110,7 @@ class Store(ABC):
         """Be the one process that does something to this database, until `close` or its death, or until it loses touch
         with the database: who goes on for long asks again and again.
 
-        False: another process is, or may be.
+        False: another process is, or may be, or the database has yet to be asked: this does not wait for it.
         """
 
     @abstractmethod

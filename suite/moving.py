@@ -1,6 +1,7 @@
 """Moves the database of one service: from a file to a PostgreSQL server, or back.
 
-Whatever ends it, nothing is half moved. A database on a server is filled in one transaction; a file takes its place
+Whatever ends it, nothing is half moved; only where the connection breaks while all is being committed, nobody knows at
+once whether it was. A database on a server is filled in one transaction; a file takes its place
 when it is whole. Meanwhile nobody changes the database that is read, nor starts on either.
 
 Rows are moved as they are: what is secret, sessions and answers to retries go with them. Only the name of the event log
@@ -131,11 +132,12 @@ def _server_to_read(move: Move) -> Iterator[Database]:
         if not db.get_tables():
             raise click.ClickException(f"there is nothing in {move.address}.")
         _require_schema(db, move)
-        with _transaction(db, "BEGIN ISOLATION LEVEL REPEATABLE READ"):
+        # Not a snapshot: it would be older than the lock, and not know what was committed while that was waited for.
+        with _transaction(db, "BEGIN"):
             _lock(db, "SHARE")
             if not events.is_at_home(db):
                 raise click.ClickException(
-                    f"{move.address} was restored from a dump. Start the suite on it once before it is moved."
+                    f"{move.address} was restored from a copy. Start the suite on it once before it is moved."
                 )
             yield db
 
@@ -160,7 +162,7 @@ def _server_to_fill(move: Move) -> Iterator[Database]:
             db.command(f"TRUNCATE {_listed(tables)}")
             yield db
             db.command("ANALYZE")
-            db.command("COMMIT")
+            _commit(db, move)
 
 
 @contextmanager
@@ -183,6 +185,19 @@ def _transaction(db: postgres.PostgresDatabase, begin: str) -> Iterator[None]:
         yield
     finally:
         db.undo()
+
+
+def _commit(db: postgres.PostgresDatabase, move: Move) -> None:
+    try:
+        db.command("COMMIT")
+    except peewee.PeeweeException as failure:
+        if not db.is_lost():
+            raise
+        raise click.ClickException(
+            f"the connection to {move.address} broke while all was being committed ({postgres.told(failure)}): nobody"
+            f" knows whether the {move.service.name} database was moved. Run the command again: if it says that there"
+            " are data already, it was."
+        ) from None
 
 
 def _lock(db: postgres.PostgresDatabase, mode: str) -> None:

@@ -68,6 +68,16 @@ async def test_a_log_of_which_everything_is_forgotten_goes_on_where_it_was(log: 
     assert batch.next_offset > two
 
 
+async def test_what_remains_is_counted_though_there_are_gaps_between_offsets(log: Store) -> None:
+    """As in a log that was moved from a server into a file."""
+    await log.write(append, ["one", "two", "three"])
+    one, _, three = await offsets(log)
+    further = databases.sql("UPDATE logged_event SET id = id + 500 WHERE id = ?")
+    await log.write(lambda db: db.execute_sql(further, (three,)) and None)
+
+    assert (await read(log, one, limit=1)).remaining_count == 1
+
+
 async def test_a_log_keeps_its_epoch(log: Store) -> None:
     epoch = (await read(log, 0)).epoch
     await log.write(events.begin)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 import threading
 import time
+import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import peewee
 import psycopg
 import pytest
 import pytest_asyncio
@@ -24,7 +28,7 @@ from chassis import errors, events, logs, postgres
 from chassis.call import Call, current
 from chassis.consumer import Consumer, Cursor
 from chassis.events import EventLog, LoggedEvent
-from chassis.postgres import CannotConnect, PostgresStore
+from chassis.postgres import CannotConnect, PostgresDatabase, PostgresStore
 from chassis.query import compiled, param
 from chassis.settings import DatabaseAddress
 from chassis.store import Database, after_commit
@@ -96,6 +100,11 @@ _rename = compiled(items.Item.update(name=param("new")).where(items.Item.name ==
 
 def append(db: Database, name: str) -> None:
     events.append(db, wrappers_pb2.StringValue(value=name))
+
+
+def fail_with(state: str, db: Database) -> None:
+    """Have a statement fail with an SQLSTATE."""
+    db.execute_sql(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$")
 
 
 async def can_add(store: PostgresStore, name: str) -> bool:
@@ -218,6 +227,13 @@ async def test_a_read_that_was_cancelled_before_it_began_does_not_begin(store: P
     assert not began
 
 
+async def test_a_text_that_no_database_holds_is_no_lost_connection(store: PostgresStore) -> None:
+    with pytest.raises(peewee.DataError, match="NUL"):
+        await store.write(items.add, "a\0b")
+    with pytest.raises(peewee.DataError, match="NUL"):
+        await store.read(lambda db: db.execute_sql("SELECT %s::text", ("a\0b",)))
+
+
 async def test_a_read_that_fails_fails_alone(store: PostgresStore) -> None:
     def fail(db: Database, failure: Exception) -> None:
         raise failure
@@ -229,6 +245,21 @@ async def test_a_read_that_fails_fails_alone(store: PostgresStore) -> None:
     assert gone is failures[0]
     assert isinstance(stopped, RuntimeError)
     assert read is None
+
+
+async def test_a_thread_that_waits_keeps_nothing_of_what_it_read(store: PostgresStore) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    class Row:
+        def __init__(self) -> None:
+            made.append(weakref.ref(self))
+
+    await store.read(lambda db: Row())
+
+    async def is_forgotten() -> bool:
+        return made[0]() is None
+
+    await until(is_forgotten)
 
 
 def test_reads_of_several_event_loops_are_answered_each_in_its_own(address: DatabaseAddress) -> None:
@@ -306,6 +337,43 @@ async def test_of_two_changes_that_wait_for_each_other_both_are_made(store: Post
     assert await store.read(items.names) == ["FIRST", "SECOND"]
 
 
+async def test_a_change_looks_again_at_what_a_unique_index_refuses_once(store: PostgresStore) -> None:
+    """However often it was made again because of others."""
+
+    def meet_others(db: Database, states: Iterator[str]) -> None:
+        for state in states:
+            fail_with(state, db)
+
+    await store.write(meet_others, iter(["40001", "40001", "23505"]))
+    with pytest.raises(peewee.IntegrityError):
+        await store.write(meet_others, iter(["23505", "40001", "23505"]))
+
+
+async def test_changes_that_wait_for_a_long_one_are_not_in_the_way_of_others(store: PostgresStore) -> None:
+    runs: Counter[str] = Counter()
+    holds, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def meet_others(db: Database, name: str) -> None:
+        runs[name] += 1
+        if runs[name] <= 2:
+            fail_with("40001", db)
+        if name == "long":
+            loop.call_soon_threadsafe(holds.set)
+            go.wait(20)
+
+    long = asyncio.create_task(store.write(meet_others, "long"))
+    await holds.wait()
+    try:
+        # As many as write at a time.
+        waiting = [asyncio.create_task(store.write(meet_others, f"short {n}")) for n in range(_CONNECTIONS // 2)]
+        await asyncio.wait_for(asyncio.gather(store.write(items.add, "innocent"), *waiting), 10)
+        assert not long.done()
+    finally:
+        go.set()
+    await long
+
+
 async def test_connections_that_were_cut_are_opened_again_and_nobody_notices(
     store: PostgresStore, address: DatabaseAddress
 ) -> None:
@@ -327,8 +395,18 @@ async def test_a_lease_is_one_processs_and_lost_with_the_connection(
     store: PostgresStore, address: DatabaseAddress
 ) -> None:
     other = open_store(address)
+
+    async def has_it() -> bool:
+        return store.try_lease("work")
+
+    async def other_has_one() -> bool:
+        return other.try_lease("other work")
+
     try:
-        assert store.try_lease("work")
+        await until(has_it)
+        assert not other.try_lease("work")
+        # What it asked for before, it was told of then.
+        await until(other_has_one)
         assert not other.try_lease("work")
         assert other.is_leased("work")
         assert not other.is_leased("something else")
@@ -345,9 +423,6 @@ async def test_a_lease_is_one_processs_and_lost_with_the_connection(
         await until(somebody_has_it)
     finally:
         other.close()
-
-    async def has_it() -> bool:
-        return store.try_lease("work")
 
     await until(has_it)
 
@@ -378,6 +453,26 @@ async def test_a_server_that_crashes_and_comes_back_is_told_of_and_used_again(lo
     assert {event for event, _ in told[:-1]} == {"cannot connect to the database"}
 
 
+def test_nobody_waits_for_the_one_that_asks_a_silent_server_whether_it_is_back() -> None:
+    with socket.socket() as silent, ThreadPoolExecutor(1) as thread:
+        silent.bind(("127.0.0.1", 0))
+        db = PostgresDatabase(DatabaseAddress(f"postgresql://insta@127.0.0.1:{silent.getsockname()[1]}/items"))
+        with pytest.raises(peewee.OperationalError, match="refused"):
+            db.connect()
+        silent.listen()
+        assert db.wait(0)
+        asking = thread.submit(db.connect)
+        connection, _ = silent.accept()
+
+        with pytest.raises(peewee.OperationalError, match="a moment ago"):
+            db.connect()
+
+        assert db.is_lost()
+        assert not asking.done()
+        connection.close()
+        assert isinstance(asking.exception(10), peewee.OperationalError)
+
+
 async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_new(
     server: Server, address: DatabaseAddress
 ) -> None:
@@ -393,6 +488,23 @@ async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_
         assert other.epoch != epoch
         assert (other.events, other.floor_offset) == ([], 1)
         assert await copy.write(items.add, "next") > newest + 1_000_000
+
+
+async def test_a_log_that_was_restored_where_it_was_is_another_one(address: DatabaseAddress) -> None:
+    with closing(open_store(address)) as store:
+        await store.write(append, "one")
+        epoch = (await store.read(events.read, 0, 0, 10)).epoch
+    with closing(psycopg.connect(address.url, autocommit=True)) as operator:
+        # As a dump is restored: its tables are made anew.
+        operator.execute("CREATE TABLE restored (LIKE event_log INCLUDING ALL)")
+        operator.execute("INSERT INTO restored SELECT * FROM event_log")
+        operator.execute("DROP TABLE event_log")
+        operator.execute("ALTER TABLE restored RENAME TO event_log")
+
+    with closing(open_store(address)) as store:
+        restored = await store.read(events.read, 0, 0, 10)
+    assert restored.epoch != epoch
+    assert (restored.events, restored.floor_offset) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -514,6 +626,45 @@ async def test_a_read_has_the_deadline_of_its_call(store: PostgresStore) -> None
         with pytest.raises(errors.DeadlineExceeded):
             await asyncio.create_task(within(-1, limit, long=long))
     assert await store.read_long(limit) == "0"
+
+
+def test_a_connection_that_did_not_take_a_time_limit_is_of_no_use(address: DatabaseAddress) -> None:
+    db = postgres.connect(address)
+    try:
+        db.command("BEGIN")
+        with pytest.raises(peewee.PeeweeException):
+            db.command("nonsense")
+
+        # In such a transaction it takes none, as if it had run out of the limit of before.
+        with pytest.raises(peewee.PeeweeException):
+            db.have_patience(1)
+        assert db.is_lost()
+        db.drop()
+
+        assert db.execute_sql("SHOW statement_timeout").fetchall() == [("1024ms",)]
+        db.drop()
+        db.have_patience(0.001)
+        assert db.mine.patience == 64
+    finally:
+        db.close_all()
+
+
+async def test_a_long_read_whose_caller_is_gone_does_not_hold_up_the_end(address: DatabaseAddress) -> None:
+    store = open_store(address)
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    reading = asyncio.create_task(store.read_long(lambda db: db.execute_sql("SELECT pg_sleep(30)")))
+
+    async def is_asleep() -> bool:
+        return bool(await store.read(lambda db: db.execute_sql(asleep).fetchall()) == [(1,)])
+
+    await until(is_asleep)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+    began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 10
 
 
 def test_an_address_as_a_text_has_no_password() -> None:

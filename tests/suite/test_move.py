@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import click
 import grpc
 import psycopg
 import pytest
+from rich.console import Console
 
 from chassis import events
 from chassis.background import ERASURE
 from chassis.call import Caller
-from chassis.settings import from_environment
+from chassis.settings import DatabaseAddress, from_environment
 from insta.gateway.v1 import accounts_pb2, posts_pb2
 from services.users import accounts, keys
 from suite.composition import SERVICES
 from suite.databases import open_store
+from suite.moving import Move
 from suite.serving import data_lock
 from tests import postgres_server
 from tests.people import People, Person, failure
@@ -165,6 +168,24 @@ def on_arrival(url: str, statement: str) -> None:
     )
 
 
+def test_a_change_that_is_committed_at_the_last_moment_is_moved(given: dict[str, str], tmp_path: Path) -> None:
+    url = url_of(given, "users")
+    opened(given, "users").close()
+    move = Move(SERVICES["users"], tmp_path / "users.db", DatabaseAddress(url), to_server=False)
+    with (
+        ThreadPoolExecutor(1) as command,
+        closing(psycopg.connect(url, autocommit=True)) as looking,
+        closing(psycopg.connect(url)) as writer,
+    ):
+        writer.execute("INSERT INTO secret (name, value) VALUES ('late', '')")
+        moving = command.submit(move.run, Console(quiet=True))
+        until(looking, "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted", 1)
+        writer.commit()
+        contents = moving.result(60)
+
+    assert contents["secret"].rows == 1
+
+
 async def test_people_go_on_where_their_network_was_moved(server: Server, tmp_path: Path) -> None:
     data = tmp_path / "data"
     post = posts_pb2.CreatePostRequest(title="First light", request_id="5c3f5a39-8a4f-4d3e-9b0e-6a1f0e6f7a10")
@@ -272,7 +293,8 @@ def test_no_database_is_moved_that_a_suite_runs_on(given: dict[str, str], networ
     with data_lock(from_environment(environment(network)), SERVICES["users"]):
         assert "the users service is running" in refused(given)
     with closing(opened(given, "users")) as users:
-        assert users.try_lease(ERASURE)
+        while not users.try_lease(ERASURE):
+            time.sleep(0.01)
         assert "a suite is running" in refused(given)
         assert "a suite is running" in refused(given, *TO_FILES, f"sqlite:{tmp_path}")
     assert rows_on(url_of(given, "users")) == 0
@@ -317,6 +339,21 @@ def test_rows_that_arrive_otherwise_are_noticed(given: dict[str, str]) -> None:
 
         assert "of the table user there are 20 rows" in refused(given)
         assert rows_on(url) == 0
+
+
+def test_nobody_knows_whether_what_was_cut_off_in_its_commit_was_moved(given: dict[str, str], network: Path) -> None:
+    url = url_of(given, "users")
+    opened(given, "users").close()
+    run_on(
+        url,
+        "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER cut AFTER INSERT ON event_log DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION cut()",
+    )
+
+    with pytest.raises(click.ClickException, match=r"nobody knows .* Run the command again"):
+        Move(SERVICES["users"], network / "users.db", DatabaseAddress(url), to_server=True).run(Console(quiet=True))
 
 
 def test_one_that_is_cut_off_or_killed_leaves_nothing_and_is_run_again(given: dict[str, str], network: Path) -> None:

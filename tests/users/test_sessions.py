@@ -382,6 +382,9 @@ async def test_a_session_of_somebody_else_is_not_found(people: People, ana: Pers
 
     assert {(failed.code, failed.reason) for failed in failures} == {(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")}
     await goes_on(people, login)
+    # Not each database holds such a text.
+    no_text = await failure(ana.accounts.RevokeSession(accounts_pb2.RevokeSessionRequest(session_id="a\0b")))
+    assert no_text.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_sessions_are_listed_the_last_used_first_and_the_one_that_asks_is_marked(
