@@ -23,7 +23,7 @@ def unwatched(why: str) -> errors.Unimplemented:
     gRPC's clients, which begin one with each connection, take every other error for a server that is not well, and do
     not call it.
     """
-    return errors.Unimplemented(Reason.REASON_OVERLOADED, f"{why}; ask again and again with Check")
+    return errors.Unimplemented(Reason.REASON_TOO_MANY_WATCHES, f"{why}; ask again and again with Check")
 
 
 class HealthServicer:

@@ -180,7 +180,8 @@ class Server:
                 endpoint.stays_open = True
         options = [
             *_OPTIONS,
-            ("grpc.max_concurrent_streams", most_calls // 2),
+            # And the Watch that comes with a connection.
+            ("grpc.max_concurrent_streams", most_calls // 2 + 1),
             # Of more than that gRPC cancels some at random: who waits too long is to be told so before.
             ("grpc.server.max_pending_requests", _MAX_WAITING),
             ("grpc.server.max_pending_requests_hard_limit", _MAX_WAITING),

@@ -238,5 +238,5 @@ def _is_installed() -> bool:
         return False
 
 
-# Of tests that start a server of their own wherever they run.
+# Of tests that start a server of their own though the others run on SQLite.
 needed = pytest.mark.skipif(not _is_installed(), reason="needs a PostgreSQL server that is installed")

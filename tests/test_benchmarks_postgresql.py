@@ -15,7 +15,7 @@ from benchmarks.data import Seed
 from benchmarks.options import Options
 from tests import postgres_server
 
-pytestmark = postgres_server.needed
+pytestmark = pytest.mark.postgresql
 
 BRIEFLY = Options(rounds=1, seconds=1, warm_up=0.1, at_most=4, pinned=False)
 SEED = Seed(users=200, posts=300, follows=10)

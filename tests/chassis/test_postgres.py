@@ -38,7 +38,7 @@ from tests.chassis.test_consumer import all_events, name_of
 from tests.people import until
 from tests.postgres_server import Server
 
-pytestmark = postgres_server.needed
+pytestmark = pytest.mark.postgresql
 _CONNECTIONS = 10
 ENDS_ONCE = """
 from pathlib import Path

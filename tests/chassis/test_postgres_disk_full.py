@@ -18,7 +18,7 @@ from tests.chassis import items
 from tests.people import until
 from tests.postgres_server import Server
 
-pytestmark = postgres_server.needed
+pytestmark = pytest.mark.postgresql
 
 
 class OnSmallDisks:

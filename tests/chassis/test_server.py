@@ -239,7 +239,7 @@ async def test_streams_that_stay_open_leave_room_for_calls(
         assert (await others_health.Check(health_pb2.HealthCheckRequest())).status == SERVING
 
     # To a client that looks after the health of a server, any other code says that it is not well.
-    assert (unwatched.code, unwatched.reason) == (grpc.StatusCode.UNIMPLEMENTED, "OVERLOADED")
+    assert (unwatched.code, unwatched.reason) == (grpc.StatusCode.UNIMPLEMENTED, "TOO_MANY_WATCHES")
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert (await peer.posts.GetPost(REQUEST, metadata=token)).post.id
     for opened in (watch, *idle):

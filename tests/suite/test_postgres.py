@@ -24,7 +24,7 @@ from tests.people import Failure, People, Person, until
 from tests.postgres_server import PASSWORD, Server
 from tests.running import DATABASES, environment, insta, insta_here
 
-pytestmark = postgres_server.needed
+pytestmark = pytest.mark.postgresql
 USERS = "INSTA_USERS_DATABASE_URL"
 # Something in each that must not be told.
 SECRET = "s3cret"

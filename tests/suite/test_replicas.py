@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests import postgres_server
 from tests.deletions import delete_account, nothing_left
 from tests.people import People
 from tests.soak.revocation import WAYS, lags_at
 from tests.suite import replicas
 from tests.suite.replicas import Load, Replicas, is_called
 
-pytestmark = postgres_server.needed
+pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
     REASON_ANSWER_TOO_LARGE: _Reason.ValueType  # 71
     """RESOURCE_EXHAUSTED: all that was asked for together is larger than gRPC's clients can receive. Ask for fewer at once."""
+    REASON_TOO_MANY_WATCHES: _Reason.ValueType  # 72
+    """UNIMPLEMENTED: the server is watched by as many connections as it admits. Ask for its health with Check, again and again.
+    gRPC's own clients go on without a Watch where they meet this code, and only then.
+    """
     REASON_IMAGE_FORMAT_UNKNOWN: _Reason.ValueType  # 80
     """INVALID_ARGUMENT: the file is no JPEG, PNG, WebP, AVIF or GIF."""
     REASON_IMAGE_FORMAT_DIFFERS: _Reason.ValueType  # 81
@@ -248,6 +252,10 @@ REASON_INTERNAL: Reason.ValueType  # 70
 """INTERNAL: a defect of the suite. The log has the details under the call's trace id."""
 REASON_ANSWER_TOO_LARGE: Reason.ValueType  # 71
 """RESOURCE_EXHAUSTED: all that was asked for together is larger than gRPC's clients can receive. Ask for fewer at once."""
+REASON_TOO_MANY_WATCHES: Reason.ValueType  # 72
+"""UNIMPLEMENTED: the server is watched by as many connections as it admits. Ask for its health with Check, again and again.
+gRPC's own clients go on without a Watch where they meet this code, and only then.
+"""
 REASON_IMAGE_FORMAT_UNKNOWN: Reason.ValueType  # 80
 """INVALID_ARGUMENT: the file is no JPEG, PNG, WebP, AVIF or GIF."""
 REASON_IMAGE_FORMAT_DIFFERS: Reason.ValueType  # 81
