@@ -22,7 +22,7 @@ from benchmarks.report import Goal, Part, judged
 from insta.gateway.v1 import posts_pb2
 
 # More calls at a time would wait for each other on a busy machine, and be refused.
-BRIEFLY = Options(rounds=1, seconds=1, warm_up=0.1, at_most=4, pinned=False)
+BRIEFLY = Options(rounds=1, seconds=0.3, warm_up=0.1, at_most=4, pinned=False)
 SEED = Seed(users=200, posts=300, follows=10)
 
 

@@ -17,7 +17,7 @@ from tests import postgres_server
 
 pytestmark = pytest.mark.postgresql
 
-BRIEFLY = Options(rounds=1, seconds=1, warm_up=0.1, at_most=4, pinned=False)
+BRIEFLY = Options(rounds=1, seconds=0.3, warm_up=0.1, at_most=4, pinned=False)
 SEED = Seed(users=200, posts=300, follows=10)
 
 

@@ -14,7 +14,7 @@ from benchmarks import disk, report, scale, sizes
 from benchmarks.options import Options
 from benchmarks.sizes import Network, Size
 
-BRIEFLY = Options(rounds=1, seconds=0.5, warm_up=0.1, at_most=4, pinned=False)
+BRIEFLY = Options(rounds=1, seconds=0.2, warm_up=0.1, at_most=4, pinned=False)
 SIZE = Size("tiny", 400, 150, 3_000, 400, star_followers=100, hit_likes=100, readers=((2, 10),))
 FEED = "ListHomeFeed of 20, 10 followees"
 NAMES = {"GetPost", FEED, "LikePost and UnlikePost"}

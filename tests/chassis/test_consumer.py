@@ -503,11 +503,14 @@ async def test_where_another_process_reads_the_log_there_is_no_lag(reader: Reade
         await reader.consumer.step()
     before = reader.lag
     other = open_store(tmp_path / "here.db")
-    assert other.try_lease("consumer-there")
+
+    async def leased() -> bool:
+        return other.try_lease("consumer-there")
 
     async def no_lag() -> bool:
         return reader.lag == 0
 
+    await until(leased)
     running = asyncio.create_task(reader.consumer.task().run(reader.here))
     await until(no_lag)
     running.cancel()

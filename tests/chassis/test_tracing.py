@@ -412,6 +412,7 @@ async def test_events_carry_the_trace_only_of_what_is_recorded(tmp_path: Path, u
         await log.write(events.append, _deleted(2))
         current.set(Call("/insta.posts.v1.PostService/CreatePost", "", float("inf"), TRACE_ID, traceparent=SAMPLED[1]))
         await log.write(events.append, _deleted(3))
+        databases.settle(log)
         batch = await log.read(events.read, 0, 0, 10)
 
     assert under_way.span is not None
