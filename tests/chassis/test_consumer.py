@@ -28,7 +28,8 @@ from tests.running import ON_POSTGRESQL
 Result = TypeVar("Result")
 LOG = "there"
 _SERIAL = "SERIAL" if ON_POSTGRESQL else "INTEGER"
-EXAMPLES = 30
+# On either kind of database.
+EXAMPLES = 20
 STEPS = 30
 
 
