@@ -86,13 +86,14 @@ def _open_on_server(
     variable = database_variable(service.name)
     try:
         # Only who uses PostgreSQL needs what it takes.
-        from chassis import postgres
+        from chassis.postgres import PostgresStore
+        from chassis.postgres_database import CannotConnect
     except ImportError:
         text = f"{variable} needs a package that is not installed: pip install 'insta[postgresql]'."
         raise click.ClickException(text) from None
     try:
-        return postgres.PostgresStore(address, service.migrations, on_commit, settings.database_connections)
-    except postgres.CannotConnect as failure:
+        return PostgresStore(address, service.migrations, on_commit, settings.database_connections)
+    except CannotConnect as failure:
         text = f"cannot use {address}: {failure}. {failure.remedy.format(setting=variable)}."
         raise click.ClickException(text) from None
     except MigrationFailed as failure:

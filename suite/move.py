@@ -90,18 +90,18 @@ def move(settings: Settings, services: tuple[str, ...], source: str, target: str
 def _move(move: Move) -> None:
     from psycopg import Error
 
-    from chassis import postgres
+    from chassis import postgres_database
 
     name, console = move.service.name, Console()
     try:
         contents = move.run(console)
-    except postgres.CannotConnect as failure:
+    except postgres_database.CannotConnect as failure:
         text = f"cannot use {move.address}: {failure}. {failure.remedy.format(setting='its address')}."
         raise click.ClickException(text) from None
     except MigrationFailed as failure:
         raise click.ClickException(str(failure)) from None
     except (OSError, apsw.Error, peewee.PeeweeException, Error) as failure:
-        why = failure.strerror if isinstance(failure, OSError) else postgres.told(failure)
+        why = failure.strerror if isinstance(failure, OSError) else postgres_database.told(failure)
         raise click.ClickException(f"the {name} database was not moved to {move.target}: {why}") from None
     rows = sum(content.rows for content in contents.values())
     audit.record(

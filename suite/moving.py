@@ -20,7 +20,7 @@ import click
 import peewee
 from rich.console import Console
 
-from chassis import background, events, postgres, schema
+from chassis import background, events, postgres_database, schema
 from chassis.models import go_on_after, last_ids
 from chassis.service import Service
 from chassis.settings import DatabaseAddress, database_variable
@@ -67,7 +67,7 @@ class Move:
 
         Raises:
             click.ClickException: it cannot be moved, or was not moved well; says why. Nothing has changed.
-            postgres.CannotConnect, schema.MigrationFailed: as they say.
+            postgres_database.CannotConnect, schema.MigrationFailed: as they say.
         """
         if self.to_server:
             with _file_to_read(self) as source, _server_to_fill(self) as target:
@@ -166,11 +166,11 @@ def _server_to_fill(move: Move) -> Iterator[Database]:
 
 
 @contextmanager
-def _alone_on_server(move: Move) -> Iterator[postgres.PostgresDatabase]:
-    db = postgres.connect(move.address)
+def _alone_on_server(move: Move) -> Iterator[postgres_database.PostgresDatabase]:
+    db = postgres_database.connect(move.address)
     try:
-        with postgres.starts_held(db):
-            if postgres.is_leased(db, background.ERASURE):
+        with postgres_database.starts_held(db):
+            if postgres_database.is_leased(db, background.ERASURE):
                 raise click.ClickException(f"a suite is running on {move.address}. Stop it.")
             yield db
     finally:
@@ -178,7 +178,7 @@ def _alone_on_server(move: Move) -> Iterator[postgres.PostgresDatabase]:
 
 
 @contextmanager
-def _transaction(db: postgres.PostgresDatabase, begin: str) -> Iterator[None]:
+def _transaction(db: postgres_database.PostgresDatabase, begin: str) -> Iterator[None]:
     """A transaction that is undone, unless it is committed within."""
     db.command(f"{begin}; SET LOCAL idle_in_transaction_session_timeout = 0; {_NOTICE_DEATH}")
     try:
@@ -187,20 +187,20 @@ def _transaction(db: postgres.PostgresDatabase, begin: str) -> Iterator[None]:
         db.undo()
 
 
-def _commit(db: postgres.PostgresDatabase, move: Move) -> None:
+def _commit(db: postgres_database.PostgresDatabase, move: Move) -> None:
     try:
         db.command("COMMIT")
     except peewee.PeeweeException as failure:
         if not db.is_lost():
             raise
         raise click.ClickException(
-            f"the connection to {move.address} broke while all was being committed ({postgres.told(failure)}): nobody"
-            f" knows whether the {move.service.name} database was moved. Run the command again: if it says that there"
-            " are data already, it was."
+            f"the connection to {move.address} broke while all was being committed"
+            f" ({postgres_database.told(failure)}): nobody knows whether the {move.service.name} database was moved."
+            " Run the command again: if it says that there are data already, it was."
         ) from None
 
 
-def _lock(db: postgres.PostgresDatabase, mode: str) -> None:
+def _lock(db: postgres_database.PostgresDatabase, mode: str) -> None:
     db.command(f"LOCK TABLE {_listed(table_copies.tables_of(db))} IN {mode} MODE")
 
 

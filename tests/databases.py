@@ -71,7 +71,7 @@ def open_database(path: Path) -> Database:
     """What queries run on, apart from any store."""
     if not ON_POSTGRESQL:
         return SQLiteDatabase(path)
-    from chassis.postgres import PostgresDatabase
+    from chassis.postgres_database import PostgresDatabase
 
     return PostgresDatabase(DatabaseAddress(postgres_server.address(path)))
 

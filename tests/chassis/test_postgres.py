@@ -24,11 +24,12 @@ import pytest_asyncio
 import structlog
 from google.protobuf import wrappers_pb2
 
-from chassis import errors, events, logs, postgres
+from chassis import errors, events, logs, postgres, postgres_database, postgres_leases
 from chassis.call import Call, current
 from chassis.consumer import Consumer, Cursor
 from chassis.events import EventLog, LoggedEvent
-from chassis.postgres import CannotConnect, PostgresDatabase, PostgresStore
+from chassis.postgres import PostgresStore
+from chassis.postgres_database import CannotConnect, PostgresDatabase
 from chassis.query import compiled, param
 from chassis.settings import DatabaseAddress
 from chassis.store import Database, after_commit
@@ -83,7 +84,8 @@ def open_store(address: DatabaseAddress) -> PostgresStore:
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What stores say in the log."""
     # A logger that was used before may have the settings of a command that ran here.
-    monkeypatch.setattr(postgres, "log", logs.get("chassis.postgres"))
+    for module in (postgres, postgres_database, postgres_leases):
+        monkeypatch.setattr(module, "log", logs.get(module.__name__))
     with structlog.testing.capture_logs() as lines:
         yield lines
 
@@ -529,8 +531,8 @@ def test_who_is_not_let_in_is_told_why_at_once_and_without_the_password(
 def test_what_a_server_says_in_another_language_is_waited_for_and_then_told(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_PERMANENT", ("Passwort-Authentifizierung",))
-    monkeypatch.setattr(postgres, "_START_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_database, "_PERMANENT", ("Passwort-Authentifizierung",))
+    monkeypatch.setattr(postgres_database, "_START_SECONDS", 0.2)
 
     with pytest.raises(CannotConnect, match="password authentication failed"):
         PostgresStore(DatabaseAddress(server.url(password="wrong")), items.MIGRATIONS)
@@ -629,7 +631,7 @@ async def test_a_read_has_the_deadline_of_its_call(store: PostgresStore) -> None
 
 
 def test_a_connection_that_did_not_take_a_time_limit_is_of_no_use(address: DatabaseAddress) -> None:
-    db = postgres.connect(address)
+    db = postgres_database.connect(address)
     try:
         db.command("BEGIN")
         with pytest.raises(peewee.PeeweeException):

@@ -37,7 +37,7 @@ from tests.running import RunningSuite
 
 COUNT = 10_000
 # Of each kind some hundreds.
-FEWER = 4_000
+FEWER = 3_000
 SEED = 20
 AT_ONCE = 8
 # Of one call while others are under way; measured are some 4 and 20 ms on two busy cores.

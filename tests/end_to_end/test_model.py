@@ -20,7 +20,7 @@ from tests.running import PASSWORD, SUPERUSER, RunningSuite
 
 OK = "OK"
 # On either kind of database.
-EXAMPLES = 25
+EXAMPLES = 20
 STEPS = 30
 _PATIENCE_SECONDS = 10
 texts = st.sampled_from(["First light", "Première lumière", "🌅", "line\nand line", "a" * 200])

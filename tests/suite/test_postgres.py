@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 import chassis
-from chassis import postgres, settings
+from chassis import postgres_database, settings
 from chassis.settings import SettingError
 from insta.gateway.v1 import accounts_pb2, posts_pb2
 from tests import postgres_server, running
@@ -208,7 +208,7 @@ def test_what_only_a_person_can_mend_is_told_at_once(
 def test_a_server_that_is_away_is_waited_for_and_then_told_of(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: Callable[[Server], str], said: str
 ) -> None:
-    monkeypatch.setattr(postgres, "_START_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_database, "_START_SECONDS", 0.2)
     given = environment(tmp_path, **{USERS: away(server)})
 
     sentence = refused(given)
@@ -275,7 +275,8 @@ def test_what_is_for_files_names_what_does_it_on_a_server(
 
 def test_a_package_that_is_missing_is_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "chassis.postgres")
-    monkeypatch.delattr(chassis, "postgres")
+    for name in ("postgres", "postgres_database", "postgres_leases"):
+        monkeypatch.delitem(sys.modules, f"chassis.{name}")
+        monkeypatch.delattr(chassis, name)
 
     assert "pip install 'insta[postgresql]'" in refused(environment(tmp_path, **{USERS: server.url()}))
