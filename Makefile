@@ -14,7 +14,7 @@ apart: setup ## Run the suite as four processes
 	@$(BIN)/insta apart
 
 test: setup build/promtool ## Run all tests; with DB=postgresql on a PostgreSQL server that they start
-	@INSTA_TEST_DB=$(DB) $(BIN)/pytest -n 4 --dist worksteal $(if $(filter postgresql,$(DB)),--timeout 300)
+	@INSTA_TEST_DB=$(DB) $(BIN)/pytest --dist worksteal $(if $(filter postgresql,$(DB)),-n 2 --timeout 300,-n 4)
 
 compose-test: setup ## Run the tests of the containers (needs a container engine and some minutes)
 	@$(BIN)/pytest tests/compose
