@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.overloading import Overload
 from tests.people import People
 from tests.running import running
 
 
+# Of a server beside it the processors say more than of the suite.
+@pytest.mark.sqlite
 async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_soon(tmp_path: Path) -> None:
     with running("together", tmp_path / "var", INSTA_MAX_WAIT_MILLISECONDS="300", INSTA_LOG_LEVEL="info") as suite:
         people = People(suite.address)
