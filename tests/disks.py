@@ -17,7 +17,7 @@ def small(folder: Path, megabytes: int) -> Iterator[Path]:
     size = f"size={megabytes}m"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True)
     if mounted.returncode:
-        pytest.skip("needs the right to mount a file system; tests/chassis/test_disk_full.py needs none")
+        pytest.skip("needs the right to mount a file system")
     try:
         yield folder
     finally:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from insta.posts.v1 import posts_pb2, posts_pb2_grpc
@@ -21,16 +20,6 @@ REQUEST = posts_pb2.GetPostRequest(post_id=5)
 GET_POST = "/insta.posts.v1.PostService/GetPost"
 LONE = [("grpc.use_local_subchannel_pool", 1)]
 LONGEST_WAIT = 0.1
-
-
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def token(issuer: Issuer) -> list[tuple[str, str]]:
-    return [("authorization", issuer.authorization(7))]
 
 
 async def busy(request: Any) -> posts_pb2.GetPostResponse:

@@ -28,17 +28,6 @@ CREATE = posts_pb2.CreatePostRequest(title="First light")
 KINDS = ("local", "remote")
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def token(issuer: Issuer) -> list[tuple[str, str]]:
-    """The metadata of a call by user 7."""
-    return [("authorization", issuer.authorization(7))]
-
-
 @pytest_asyncio.fixture(params=KINDS)
 async def peer(request: pytest.FixtureRequest, issuer: Issuer) -> AsyncIterator[Peer]:
     """A service, reached in each of the two ways."""

@@ -11,23 +11,19 @@ from typing import Any, TypeVar
 import pytest
 import pytest_asyncio
 import structlog
-from google.protobuf import wrappers_pb2
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from chassis import consumer, errors, events
-from chassis.consumer import Consumer, Cursor, Position
-from chassis.events import EventLog, LoggedEvent
+from chassis.consumer import Consumer, Position
 from chassis.store import Database, Store
 from tests import databases
-from tests.chassis import items
+from tests.chassis.event_logs import all_events, append, forget_up_to, name_of, open_store, settled
 from tests.people import until
-from tests.running import ON_POSTGRESQL
 
 Result = TypeVar("Result")
 LOG = "there"
-_SERIAL = "SERIAL" if ON_POSTGRESQL else "INTEGER"
 # On either kind of database.
 EXAMPLES = 20
 STEPS = 30
@@ -37,49 +33,9 @@ class Interrupted(Exception):
     """The process of a consumer is gone."""
 
 
-def open_store(path: Path) -> Store:
-    """A database with the tables of a log and of a consumer."""
-
-    def make_tables(db: Database) -> None:
-        tables = [LoggedEvent, EventLog, Cursor]
-        with db.bind_ctx(tables):
-            db.create_tables(tables)
-        # What came of the events. Nothing is unique: an event that is applied twice shows.
-        db.execute_sql(f"CREATE TABLE IF NOT EXISTS effect (id {_SERIAL} PRIMARY KEY, name TEXT)")
-
-    store = databases.open_store(path, items.MIGRATIONS)
-    store.write_now(make_tables)
-    return store
-
-
-def append(db: Database, names: list[str]) -> None:
-    for name in names:
-        events.append(db, wrappers_pb2.StringValue(value=name))
-
-
 def append_and_fail(db: Database, names: list[str]) -> None:
     append(db, names)
     raise LookupError
-
-
-async def settled(log: Store) -> None:
-    """Wait until a log holds back nothing: on a server that others use there may be older transactions under way."""
-
-    async def is_settled() -> bool:
-        whole = await log.read(events.state)
-        return (await log.read(events.read, 0, 0, 1)).head_offset == whole.head_offset
-
-    await until(is_settled)
-
-
-async def all_events(log: Store) -> list[events.Event]:
-    """What a log has not forgotten."""
-    await settled(log)
-    return (await log.read(events.read, 0, 0, 1_000_000)).events
-
-
-def name_of(event: events.Event) -> str:
-    return wrappers_pb2.StringValue.FromString(bytes(event.payload)).value
 
 
 def apply(db: Database, event: events.Event) -> None:
@@ -319,13 +275,6 @@ async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
 
 def become_another_log(db: Database) -> None:
     db.execute_sql("UPDATE event_log SET epoch = 'another'")
-
-
-def forget_up_to(db: Database, offset: int) -> None:
-    (last,) = db.execute_sql(databases.sql("SELECT time FROM logged_event WHERE id = ?"), (offset,)).fetchall()[0]
-    db.execute_sql(databases.sql("UPDATE logged_event SET time = time + 1 WHERE id > ?"), (offset,))
-    while events.forget(db, last + 1, 2):
-        pass
 
 
 async def applied(reader: Reader, count: int) -> None:

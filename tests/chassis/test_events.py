@@ -16,7 +16,7 @@ from chassis import clock, events
 from chassis.store import Database, Store
 from tests import databases
 from tests.chassis import items
-from tests.chassis.test_consumer import all_events, append, forget_up_to, name_of, open_store, settled
+from tests.chassis.event_logs import all_events, append, forget_up_to, name_of, open_store, settled
 
 
 @pytest_asyncio.fixture

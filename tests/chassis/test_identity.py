@@ -25,11 +25,6 @@ from tests.chassis.issuer import Issuer
 
 
 @pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
 def verifier(issuer: Issuer) -> Verifier:
     return issuer.verifier()
 

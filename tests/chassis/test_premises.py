@@ -16,7 +16,7 @@ from chassis.premises import Premises
 from chassis.store import Database, Store
 from tests import databases
 from tests.chassis import items
-from tests.chassis.test_replay import called_by
+from tests.chassis.calls import called_by
 from tests.running import ON_POSTGRESQL
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import peewee
@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 
 from chassis import clock, replay, tombstones
-from chassis.call import Call, Caller, current
 from chassis.errors import InvalidArgument, Unauthenticated
 from chassis.replay import Replies, Reply
 from chassis.store import Database, Store
@@ -20,6 +19,7 @@ from chassis.tombstones import USER, Tombstone
 from insta.posts.v1 import posts_pb2
 from tests import databases
 from tests.chassis import items
+from tests.chassis.calls import called_by
 
 HOUR = 3600 * 1_000_000
 KEY = b"0123456789abcdef"
@@ -58,18 +58,6 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture
 def replies(store: Store) -> Replies:
     return Replies(store, KEY)
-
-
-@contextmanager
-def called_by(user_id: int) -> Iterator[None]:
-    """What happens in here is a call of this user."""
-    call = Call("/test", "", float("inf"), "0" * 32)
-    call.caller = Caller(user_id=user_id)
-    token = current.set(call)
-    try:
-        yield
-    finally:
-        current.reset(token)
 
 
 def request(request_id: str, title: str = "First light") -> posts_pb2.CreatePostRequest:

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
-import pytest
 from google.protobuf import descriptor_pool
 
 from chassis.remote import RemoteChannel
@@ -21,17 +20,6 @@ GET = posts_pb2.GetPostRequest(post_id=5)
 CREATE = posts_pb2.CreatePostRequest(title="First light")
 LONE = [("grpc.use_local_subchannel_pool", 1)]
 AGE_SECONDS = 0.3
-
-
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def token(issuer: Issuer) -> list[tuple[str, str]]:
-    """The metadata of a call by user 7."""
-    return [("authorization", issuer.authorization(7))]
 
 
 @asynccontextmanager

@@ -26,11 +26,6 @@ from tests.chassis.peers import Peer, running
 from tests.people import Failure, failure
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
 @pytest_asyncio.fixture(params=["local", "remote"])
 async def peer(request: pytest.FixtureRequest, issuer: Issuer) -> AsyncIterator[Peer]:
     async with running(request.param, issuer) as made:

@@ -36,17 +36,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def token(issuer: Issuer) -> list[tuple[str, str]]:
-    """The metadata of a call by user 7."""
-    return [("authorization", issuer.authorization(7))]
-
-
 @pytest_asyncio.fixture
 async def peer(issuer: Issuer) -> AsyncIterator[Peer]:
     """A server that admits two calls at once."""

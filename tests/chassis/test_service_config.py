@@ -23,17 +23,6 @@ GET = posts_pb2.GetPostRequest(post_id=5)
 CREATE = posts_pb2.CreatePostRequest(title="First light")
 
 
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def token(issuer: Issuer) -> list[tuple[str, str]]:
-    """The metadata of a call by user 7."""
-    return [("authorization", issuer.authorization(7))]
-
-
 def options() -> list[tuple[str, Any]]:
     """Of a channel with the service config."""
     pool = descriptor_pool.Default()

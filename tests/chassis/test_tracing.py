@@ -31,10 +31,10 @@ from insta.users.v1 import events_pb2
 from suite.composition import tracing_of
 from tests import databases
 from tests.chassis import items
+from tests.chassis.event_logs import open_store
 from tests.chassis.issuer import Issuer
-from tests.chassis.media import Chunk, MediaStub, media_running
 from tests.chassis.peers import Peer, running
-from tests.chassis.test_consumer import open_store
+from tests.chassis.streams.media import Chunk, MediaStub, media_running
 from tests.collector import Collector, Span, collecting, tree
 from tests.people import failure, until
 
@@ -65,17 +65,6 @@ def tracing(collector: Collector, request: pytest.FixtureRequest) -> Iterator[Tr
     recording = Tracing(getattr(request, "param", 1.0))
     yield recording
     recording.shutdown(5)
-
-
-@pytest.fixture
-def issuer() -> Issuer:
-    return Issuer()
-
-
-@pytest.fixture
-def token(issuer: Issuer) -> list[tuple[str, str]]:
-    """The metadata of a call by user 7."""
-    return [("authorization", issuer.authorization(7))]
 
 
 @pytest_asyncio.fixture(params=("local", "remote"))

@@ -8,7 +8,7 @@ import pytest
 
 from insta.gateway.v1 import media_pb2, posts_pb2
 from tests.compose.containers import PARTS, Containers
-from tests.end_to_end.test_media_stores import finish, post, start
+from tests.end_to_end.media.calls import finish_upload, post_form, start_upload
 from tests.http import ask
 from tests.people import People, small_picture
 from tests.running import at
@@ -99,14 +99,14 @@ async def test_a_file_is_uploaded_straight_to_the_bucket_with_a_signed_form_only
     people = People(containers.address)
     ana = await people.join()
     data = small_picture()
-    started = await start(ana, data)
+    started = await start_upload(ana, data)
     # Its port is 8080 unless another is published, as here.
     assert started.url == "http://s3.localhost:8080/images"
     started.url = f"http://{containers.images}/images"
 
-    forged = post(started, data, **{"x-amz-signature": "0" * 64})
-    unsigned = post(media_pb2.StartUploadResponse(url=started.url, fields={"key": started.fields["key"]}), data)
-    posted = post(started, data)
+    forged = post_form(started, data, **{"x-amz-signature": "0" * 64})
+    unsigned = post_form(media_pb2.StartUploadResponse(url=started.url, fields={"key": started.fields["key"]}), data)
+    posted = post_form(started, data)
 
     assert (forged.status, posted.status) == (403, 204)
     assert unsigned.status in (400, 403)
@@ -120,7 +120,7 @@ async def test_a_file_is_uploaded_straight_to_the_bucket_with_a_signed_form_only
         "/images",
     ):
         assert ask(containers.images, path).status in (404, 405), path
-    assert (await finish(ana, started)).width == 4
+    assert (await finish_upload(ana, started)).width == 4
     await people.channel.close()
 
 

@@ -37,7 +37,7 @@ METHODS = [
     for stub, module in SERVICES.items()
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
-    # Of streams: test_media_bad_input.py.
+    # Of streams: media/test_bad_input.py.
     if not (method.client_streaming or method.server_streaming)
 ]
 BLANKS = [" ", "\N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}", "\N{ZERO WIDTH SPACE}", "\N{WORD JOINER}"]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.people import People
 from tests.running import running
+from tests.suite.auditing import audited, differences
 from tests.suite.killing import Writers, children, kill
-from tests.suite.test_audit import audited, differences
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 

@@ -20,8 +20,8 @@ from suite.images import store_of_images
 from tests.databases import copied
 from tests.people import until
 from tests.running import running
+from tests.suite.auditing import audited, change, differences, read, repaired
 from tests.suite.image_store import DAY_SECONDS, leave_unknown, store_of, stored, suite_with_images
-from tests.suite.test_audit import audited, change, differences, read, repaired
 
 BLOBS = "posts: blobs of images"
 FOLDERS = "posts: folders of the store"

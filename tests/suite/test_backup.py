@@ -21,9 +21,9 @@ from insta.gateway.v1 import accounts_pb2, media_pb2, profiles_pb2
 from suite import image_copies
 from tests.people import People, Person, failure
 from tests.running import RunningSuite, environment, insta, insta_here, running
+from tests.suite.auditing import audited, change, differences
 from tests.suite.crowds import leave, use
 from tests.suite.image_store import leave_unknown, store_of, stored, suite_with_images
-from tests.suite.test_audit import audited, change, differences
 
 pytestmark = pytest.mark.sqlite
 

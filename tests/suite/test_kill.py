@@ -9,8 +9,8 @@ import pytest
 
 from tests.people import People
 from tests.running import running
+from tests.suite.auditing import audited, differences
 from tests.suite.killing import Writers, children, kill, process_of
-from tests.suite.test_audit import audited, differences
 
 
 # The others in tests/soak, which kills each of them many times.

@@ -21,8 +21,8 @@ from insta.gateway.v1 import media_pb2
 from tests.databases import copied
 from tests.people import People, Person, small_picture, until
 from tests.running import RunningSuite, insta_here, running
+from tests.suite.auditing import audited, change, differences, read
 from tests.suite.image_store import DAY_SECONDS, folder_of, leave_unknown, store_of, stored, suite_with_images
-from tests.suite.test_audit import audited, change, differences, read
 
 LATER = 1_000_000 * (DAY_SECONDS + 60)
 

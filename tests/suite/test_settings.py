@@ -278,3 +278,12 @@ def test_a_name_of_a_service_that_is_no_address_to_listen_on_is_told_by_its_sett
     assert result.returncode == 1
     assert "INSTA_USERS_ADDRESS=" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_address_of_a_database_as_a_text_has_no_password() -> None:
+    address = DatabaseAddress("postgresql://insta:secret@there:5432/users?sslmode=require&password=another")
+
+    for text in (str(address), repr(address), f"{address}"):
+        assert "secret" not in text
+        assert "another" not in text
+    assert "there:5432/users" in str(address)

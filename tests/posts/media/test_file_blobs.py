@@ -22,6 +22,7 @@ import pytest
 
 from services.posts.media.blob_store import Blob, BlobMissing, BlobStoreAway, BlobStoreFull
 from services.posts.media.file_blobs import FileBlobs
+from tests import disks
 from tests.people import until
 
 FOLDER = "0123456789abcdef" * 2
@@ -291,13 +292,8 @@ async def test_a_blob_of_a_put_without_space_leaves_nothing_behind(store: FileBl
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a file system; the test with a limit of sizes needs none")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with disks.small(tmp_path / "disk", 1) as folder:
+        yield folder
 
 
 async def test_a_full_disk_refuses_puts_until_something_is_deleted(small_disk: Path) -> None:

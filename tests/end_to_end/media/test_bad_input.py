@@ -9,11 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 from PIL import Image
 
 from insta.gateway.v1 import accounts_pb2, media_pb2, posts_pb2
-from tests.end_to_end.test_media import change_media, delete, told
+from tests.end_to_end.media.calls import MEDIA_LIMIT, MEDIA_NOT_FOUND, UPLOAD_INCOMPLETE, change_media, delete, told
 from tests.images import (
     Hanging,
     chunk,
@@ -42,10 +41,7 @@ from tests.posts.media.drawing import (
 from tests.running import RunningSuite
 
 INVALID_FIELDS = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
-UPLOAD_INCOMPLETE = (grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_INCOMPLETE")
-MEDIA_LIMIT = (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEDIA_LIMIT")
 UPLOADS_BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, "UPLOADS_BUSY")
-MEDIA_NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "MEDIA_NOT_FOUND")
 NO_IDS = (0, -1, -(2**63))
 PNG = small_picture()
 HTML = b"<html><script>alert(document.domain)</script></html>"
@@ -53,14 +49,6 @@ HTML = b"<html><script>alert(document.domain)</script></html>"
 Parts = Sequence[media_pb2.UploadMediaRequest]
 
 pytestmark = pytest.mark.inside
-
-
-@pytest_asyncio.fixture
-async def cid(together: RunningSuite) -> AsyncIterator[Person]:
-    """Somebody of the suite `together`."""
-    people = People(together.address)
-    yield await people.join()
-    await people.channel.close()
 
 
 async def stream(parts: Parts) -> AsyncIterator[media_pb2.UploadMediaRequest]:
@@ -78,7 +66,6 @@ async def assert_nothing_came_of_it(suite: RunningSuite, person: Person) -> None
 
 
 # Files that are no images.
-
 NO_IMAGES = {
     "TIFF": encoded(picture(32, 32), "TIFF"),
     "BMP": encoded(picture(32, 32), "BMP"),
@@ -196,7 +183,6 @@ async def test_files_with_random_defects_are_taken_or_refused_and_never_a_defect
 
 
 # Streams that do not go as they should.
-
 INCOMPLETE = {
     "nothing": [],
     "no header": [chunk(PNG)],

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import secrets
-import subprocess
 import time
-import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import grpc
 import pytest
@@ -18,8 +13,19 @@ import pytest_asyncio
 from PIL import Image
 
 from insta.gateway.v1 import media_pb2
+from tests import disks
 from tests.deletions import delete_account, delete_post, erased
-from tests.end_to_end.test_media import delete, read, show_as_avatar, told
+from tests.end_to_end.media.calls import (
+    MEDIA_LIMIT,
+    UPLOAD_INCOMPLETE,
+    delete,
+    finish_upload,
+    post_form,
+    read,
+    show_as_avatar,
+    start_upload,
+    told,
+)
 from tests.images import Hanging, download, folders, give_images, held_for, load, nothing_kept, rows_of
 from tests.people import People, Person, failure, small_picture, until
 from tests.posts.media import bad_s3, s3_server
@@ -29,10 +35,8 @@ from tests.running import RunningSuite, running
 
 STORE_UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "MEDIA_STORE_UNAVAILABLE")
 STORAGE_FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
-MEDIA_LIMIT = (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEDIA_LIMIT")
 UPLOAD_NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "UPLOAD_NOT_FOUND")
 UPLOAD_MISSING = (grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_MISSING")
-UPLOAD_INCOMPLETE = (grpc.StatusCode.INVALID_ARGUMENT, "UPLOAD_INCOMPLETE")
 
 pytestmark = pytest.mark.inside
 
@@ -66,45 +70,9 @@ async def dan(in_bucket: RunningSuite) -> AsyncIterator[Person]:
     await people.channel.close()
 
 
-class Posted(NamedTuple):
-    """What an object store answered to a form."""
-
-    status: int
-    body: bytes
-
-
 def keys(bucket: S3Server) -> set[str]:
     """All that the bucket has."""
     return {found["Key"] for found in bucket.client().list_objects_v2(Bucket=BUCKET).get("Contents", ())}
-
-
-async def start(person: Person, data: bytes, content_type: str = "image/png", **fields: Any) -> Any:
-    request = media_pb2.StartUploadRequest(content_type=content_type, **{"size": len(data), **fields})
-    return await person.media.StartUpload(request)
-
-
-async def finish(person: Person, started: Any, **fields: Any) -> media_pb2.Media:
-    request = media_pb2.FinishUploadRequest(upload_id=started.upload_id, **fields)
-    return (await person.media.FinishUpload(request)).media
-
-
-def post(started: Any, data: bytes, **changed: str) -> Posted:
-    """Post the form of an upload, as a browser does."""
-    boundary = secrets.token_hex(16)
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in {**started.fields, **changed}.items()
-    ]
-    parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'.encode())
-    body = b"".join([*parts, data, f"\r\n--{boundary}--\r\n".encode()])
-    url = urllib.parse.urlsplit(started.url)
-    connection = http.client.HTTPConnection(url.netloc, timeout=30)
-    try:
-        connection.request("POST", url.path, body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
-        answer = connection.getresponse()
-        return Posted(answer.status, answer.read())
-    finally:
-        connection.close()
 
 
 async def test_images_in_a_bucket_are_had_over_both_ways_until_they_are_deleted(
@@ -137,13 +105,13 @@ async def test_a_file_is_uploaded_straight_to_the_bucket_and_made_into_an_image(
 ) -> None:
     before = keys(bucket)
     data = encoded(picture(400, 300), "PNG")
-    started = await start(dan, data)
+    started = await start_upload(dan, data)
     assert time.time() < started.expire_time.ToSeconds() <= time.time() + 3700
-    assert told(await failure(finish(dan, started))) == UPLOAD_MISSING
+    assert told(await failure(finish_upload(dan, started))) == UPLOAD_MISSING
 
-    posted = post(started, data)
+    posted = post_form(started, data)
     assert posted.status in (200, 201, 204), posted
-    media = await finish(dan, started, alt_text="Four")
+    media = await finish_upload(dan, started, alt_text="Four")
 
     assert (media.owner_id, media.width, media.height, media.content_type) == (dan.id, 400, 300, "image/png")
     assert media.alt_text == "Four"
@@ -158,7 +126,7 @@ async def test_a_file_is_uploaded_straight_to_the_bucket_and_made_into_an_image(
         return {key for key in keys(bucket) - before if key.endswith("upload")}
 
     await until(originals, set())
-    assert told(await failure(finish(dan, started))) == UPLOAD_NOT_FOUND
+    assert told(await failure(finish_upload(dan, started))) == UPLOAD_NOT_FOUND
     assert rows_of(in_bucket, dan) == 1
 
 
@@ -166,17 +134,17 @@ async def test_an_upload_is_finished_once_and_whoever_asks_again_by_the_same_nam
     in_bucket: RunningSuite, dan: Person
 ) -> None:
     data = small_picture()
-    started = await start(dan, data, request_id="start")
-    assert await start(dan, data, request_id="start") == started
-    post(started, data)
+    started = await start_upload(dan, data, request_id="start")
+    assert await start_upload(dan, data, request_id="start") == started
+    post_form(started, data)
 
-    named = await asyncio.gather(*(finish(dan, started, request_id="finish") for _ in range(3)))
+    named = await asyncio.gather(*(finish_upload(dan, started, request_id="finish") for _ in range(3)))
 
     assert named == [named[0]] * 3
-    assert await finish(dan, started, request_id="finish") == named[0]
-    started = await start(dan, data)
-    post(started, data)
-    answers = await asyncio.gather(*(finish(dan, started) for _ in range(3)), return_exceptions=True)
+    assert await finish_upload(dan, started, request_id="finish") == named[0]
+    started = await start_upload(dan, data)
+    post_form(started, data)
+    answers = await asyncio.gather(*(finish_upload(dan, started) for _ in range(3)), return_exceptions=True)
     assert sum(isinstance(answer, media_pb2.Media) for answer in answers) == 1
     assert rows_of(in_bucket, dan) == 2
 
@@ -189,12 +157,12 @@ async def test_an_upload_is_finished_once_and_whoever_asks_again_by_the_same_nam
 async def test_who_was_let_start_an_upload_has_room_to_finish_it(in_bucket: RunningSuite, dan: Person) -> None:
     give_images(in_bucket, dan, 199)
     data = small_picture()
-    started = await start(dan, data)
-    post(started, data)
+    started = await start_upload(dan, data)
+    post_form(started, data)
 
-    assert told(await failure(start(dan, data))) == MEDIA_LIMIT
-    assert (await finish(dan, started)).width == 4
-    assert told(await failure(start(dan, data))) == MEDIA_LIMIT
+    assert told(await failure(start_upload(dan, data))) == MEDIA_LIMIT
+    assert (await finish_upload(dan, started)).width == 4
+    assert told(await failure(start_upload(dan, data))) == MEDIA_LIMIT
     assert rows_of(in_bucket, dan) == 200
 
 
@@ -202,74 +170,74 @@ async def test_an_upload_is_nobody_elses(in_bucket: RunningSuite, dan: Person) -
     people = People(in_bucket.address)
     other = await people.join()
     data = small_picture()
-    started = await start(dan, data)
-    post(started, data)
+    started = await start_upload(dan, data)
+    post_form(started, data)
 
-    assert told(await failure(finish(other, started))) == UPLOAD_NOT_FOUND
+    assert told(await failure(finish_upload(other, started))) == UPLOAD_NOT_FOUND
     missing = await failure(other.media.FinishUpload(media_pb2.FinishUploadRequest(upload_id=2**40)))
     assert told(missing) == UPLOAD_NOT_FOUND
-    assert (await finish(dan, started)).owner_id == dan.id
+    assert (await finish_upload(dan, started)).owner_id == dan.id
     await people.channel.close()
 
 
 async def test_the_bucket_refuses_what_was_not_announced(bucket: S3Server, dan: Person) -> None:
     data = small_picture()
-    started = await start(dan, data)
+    started = await start_upload(dan, data)
     before = keys(bucket)
 
     for refused in (
-        post(started, data + b"x"),
-        post(started, data[:-1]),
-        post(started, b""),
-        post(started, data, **{"Content-Type": "text/html"}),
-        post(started, data, key="suite/another/place"),
+        post_form(started, data + b"x"),
+        post_form(started, data[:-1]),
+        post_form(started, b""),
+        post_form(started, data, **{"Content-Type": "text/html"}),
+        post_form(started, data, key="suite/another/place"),
     ):
         assert 400 <= refused.status < 500, refused
     # What others have finished is deleted meanwhile.
     assert keys(bucket) <= before
-    assert told(await failure(finish(dan, started))) == UPLOAD_MISSING
+    assert told(await failure(finish_upload(dan, started))) == UPLOAD_MISSING
 
 
 async def test_after_a_broken_image_a_good_one_is_uploaded_in_its_place(dan: Person) -> None:
     good = small_picture()
     broken = good[:20] + bytes(len(good) - 20)
-    started = await start(dan, good)
+    started = await start_upload(dan, good)
 
     for data, reason in (
         (broken, "IMAGE_DAMAGED"),
         (b"<html>".ljust(len(good)), "IMAGE_FORMAT_UNKNOWN"),
         (encoded(Image.new("RGB", (1, 1)), "GIF").ljust(len(good), b"\0"), "IMAGE_FORMAT_DIFFERS"),
     ):
-        post(started, data)
-        failed = await failure(finish(dan, started))
+        post_form(started, data)
+        failed = await failure(finish_upload(dan, started))
         assert told(failed) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
-    post(started, good)
+    post_form(started, good)
 
-    assert (await finish(dan, started)).width == 4
+    assert (await finish_upload(dan, started)).width == 4
 
 
 async def test_what_somebody_else_put_in_place_of_the_file_is_not_read(bucket: S3Server, dan: Person) -> None:
     """Whoever may write to the bucket otherwise is not believed either."""
     data = small_picture()
-    started = await start(dan, data)
+    started = await start_upload(dan, data)
     bucket.client().put_object(Bucket=BUCKET, Key=started.fields["key"], Body=bytes(1_000_000))
 
-    assert told(await failure(finish(dan, started))) == UPLOAD_INCOMPLETE
+    assert told(await failure(finish_upload(dan, started))) == UPLOAD_INCOMPLETE
 
 
 async def test_uploads_that_were_started_go_with_their_account(
     bucket: S3Server, in_bucket: RunningSuite, dan: Person
 ) -> None:
     data = small_picture()
-    started = await start(dan, data)
-    post(started, data)
+    started = await start_upload(dan, data)
+    post_form(started, data)
     boss = await People(in_bucket.address).superuser()
 
     await delete_account(dan)
     await erased(boss, dan.id)
 
     assert started.fields["key"] not in keys(bucket)
-    assert (await failure(finish(dan, started))).code is grpc.StatusCode.UNAUTHENTICATED
+    assert (await failure(finish_upload(dan, started))).code is grpc.StatusCode.UNAUTHENTICATED
 
 
 # A bucket that is away.
@@ -390,13 +358,8 @@ def _small() -> Iterator[media_pb2.UploadMediaRequest]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB, for images only."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with disks.small(tmp_path / "disk", 1) as folder:
+        yield folder
 
 
 def names(folder: Path) -> list[str]:
@@ -404,19 +367,12 @@ def names(folder: Path) -> list[str]:
 
 
 async def test_on_a_full_disk_uploads_are_refused_and_all_else_goes_on(small_disk: Path, tmp_path: Path) -> None:
-    ballast = small_disk / "ballast"
     with running("together", tmp_path / "var", INSTA_MEDIA_URL=f"file:{small_disk}") as suite:
         people = People(suite.address)
         person = await people.join()
         shown = await person.upload()
         written = await person.post(media_ids=[shown.id])
-        with ballast.open("wb", buffering=0) as file:
-            for size in (1 << 16, 1 << 12):
-                try:
-                    while True:
-                        file.write(bytes(size))
-                except OSError:
-                    continue
+        ballast = disks.fill_up(small_disk)
 
         for _ in range(5):
             failed = await failure(person.upload())

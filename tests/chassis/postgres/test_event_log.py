@@ -1,0 +1,144 @@
+"""The event log on a PostgreSQL server: commits out of order, and logs that were restored."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from chassis import events
+from chassis.consumer import Consumer
+from chassis.postgres import PostgresStore
+from chassis.settings import DatabaseAddress
+from chassis.store import Database
+from tests.chassis import items
+from tests.chassis.event_logs import all_events, append, name_of
+from tests.chassis.postgres.stores import open_store
+from tests.postgres_server import Server
+
+pytestmark = pytest.mark.postgresql
+
+
+class Slow:
+    """A change that appends an event, and then waits until it is to commit."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._appended, self._ending = threading.Event(), threading.Event()
+
+    def run(self, db: Database) -> None:
+        append(db, [self._name])
+        self._appended.set()
+        self._ending.wait(30)
+
+    async def appended(self) -> None:
+        await asyncio.to_thread(self._appended.wait, 30)
+
+    def end(self) -> None:
+        self._ending.set()
+
+
+async def test_a_reader_misses_nothing_where_commits_overtake_each_other(store: PostgresStore) -> None:
+    """The event with the smaller offset is committed after one with a greater, while a consumer reads."""
+    read: list[str] = []
+
+    async def compare() -> None:
+        raise AssertionError("nothing was missed")
+
+    consumer = Consumer(
+        store,
+        "itself",
+        lambda offset, limit: store.read(events.read, offset, 0, limit),
+        lambda db, event: read.append(name_of(event)),
+        compare,
+        lambda lag: None,
+    )
+    slow = Slow("early")
+    writing = asyncio.ensure_future(store.write(slow.run))
+    await slow.appended()
+    await store.write(append, ["late"])
+    held_back = await store.read(events.read, 0, 0, 10)
+    await consumer.step()
+    read_before = read.copy()
+    slow.end()
+    await writing
+    await consumer.step()
+
+    early, late = await all_events(store)
+    assert (held_back.events, read_before, read) == ([], [], ["early", "late"])
+    assert [name_of(early), name_of(late)] == ["early", "late"]
+    # Who had nothing to read was sent no further than where the first of them came.
+    assert held_back.next_offset < early.offset < late.offset
+
+
+async def test_the_head_of_a_log_that_holds_something_back_is_not_where_its_reader_is(store: PostgresStore) -> None:
+    await store.write(append, ["first"])
+    (first,) = await all_events(store)
+    slow = Slow("early")
+    writing = asyncio.ensure_future(store.write(slow.run))
+    await slow.appended()
+
+    nothing_new = await store.read(events.read, first.offset, 0, 10)
+    await store.write(append, ["late"])
+    held_back = await store.read(events.read, first.offset, 0, 10)
+    slow.end()
+    await writing
+
+    assert nothing_new.head_offset == first.offset
+    assert held_back.head_offset > first.offset
+
+
+async def test_many_writers_at_once_lose_no_event_to_a_reader(store: PostgresStore) -> None:
+    count = 400
+    read: list[str] = []
+
+    async def follow() -> None:
+        offset = 0
+        while len(read) < count:
+            batch = await store.read(events.read, offset, 0, 50)
+            assert batch.next_offset >= offset
+            read.extend(map(name_of, batch.events))
+            offset = batch.next_offset
+
+    following = asyncio.ensure_future(follow())
+    await asyncio.gather(*(store.write(append, [str(number)]) for number in range(count)))
+    await asyncio.wait_for(following, 30)
+
+    assert sorted(read, key=int) == list(map(str, range(count)))
+
+
+async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_new(
+    server: Server, address: DatabaseAddress
+) -> None:
+    with closing(open_store(address)) as store:
+        await store.write(append, ["one"])
+        epoch = (await store.read(events.read, 0, 0, 10)).epoch
+        newest = await store.write(items.add, "newest")
+    copied = DatabaseAddress(server.database("copy", template=address))
+
+    with closing(open_store(address)) as store, closing(open_store(copied)) as copy:
+        same, other = await store.read(events.read, 0, 0, 10), await copy.read(events.read, 0, 0, 10)
+        assert (same.epoch, len(same.events)) == (epoch, 1)
+        assert other.epoch != epoch
+        assert (other.events, other.floor_offset) == ([], 1)
+        assert await copy.write(items.add, "next") > newest + 1_000_000
+
+
+async def test_a_log_that_was_restored_where_it_was_is_another_one(address: DatabaseAddress) -> None:
+    with closing(open_store(address)) as store:
+        await store.write(append, ["one"])
+        epoch = (await store.read(events.read, 0, 0, 10)).epoch
+    with closing(psycopg.connect(address.url, autocommit=True)) as operator:
+        # As a dump is restored: its tables are made anew.
+        operator.execute("CREATE TABLE restored (LIKE event_log INCLUDING ALL)")
+        operator.execute("INSERT INTO restored SELECT * FROM event_log")
+        operator.execute("DROP TABLE event_log")
+        operator.execute("ALTER TABLE restored RENAME TO event_log")
+
+    with closing(open_store(address)) as store:
+        restored = await store.read(events.read, 0, 0, 10)
+    assert restored.epoch != epoch
+    assert (restored.events, restored.floor_offset) == ([], 1)
