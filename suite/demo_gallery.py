@@ -26,6 +26,7 @@ from services.posts.media.blob_store import Blob, BlobStore
 from services.posts.media.images import Processed
 from services.posts.media.studio import new_folder, storing
 from services.posts.models import Media
+from suite import interruptible
 from suite.demo_network import WantedPicture
 from suite.demo_pictures import CONTENT_TYPE, draw, draw_portrait, uploaded
 
@@ -56,7 +57,7 @@ def fill(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _begin)
     try:
-        return asyncio.run(_fill(store, blobs, wanted, made, pool, processes + _AHEAD))
+        return interruptible.run(_fill(store, blobs, wanted, made, pool, processes + _AHEAD))
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 from collections import Counter
@@ -21,6 +20,7 @@ from chassis.settings import Settings
 from chassis.store import Store
 from services.posts.media import collector, inventory, records
 from services.posts.media.blob_store import BlobStore
+from suite import interruptible
 from suite.backup import copying_lock
 from suite.composition import SERVICES
 from suite.databases import open_store, path_of
@@ -127,7 +127,7 @@ def _delete(store: Store, blobs: BlobStore, doomed: Sequence[Doomed], now: int) 
         store.write_now(inventory.discard_unknown, unknown[start : start + AT_ONCE])
     failure = ""
     try:
-        asyncio.run(_collect(store, blobs))
+        interruptible.run(_collect(store, blobs))
     except errors.Error as error:
         failure = error.text
     left = set(store.read_now(inventory.known_among, [one.folder for one in doomed]))
