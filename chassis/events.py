@@ -10,8 +10,9 @@ readers take no events but those of transactions before the oldest that is under
 more. A transaction that lasts, in whatever database of the server, holds back what was appended after it began.
 
 Such numbers belong to one server, and to one course of its history. A database that was restored, from a dump or with
-its server, is found out by the epoch, which names them: its log begins anew, and its readers compare. So they do where
-a standby took the place of its primary, which may have told more than the standby heard of.
+its server, is found out by the epoch, which names them, and so is a standby that took the place of its primary, which
+may have told more than the standby heard of: at a start, and before anybody reads on. The log begins anew then, with
+its events under new offsets, and its readers compare.
 
 A database that was moved (`insta move`) keeps its events and their offsets. Its log gets an epoch that tells of which
 one it is the continuation, and up to which offset the two are the same: who has read no further reads on.
@@ -66,8 +67,8 @@ class Event(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Events in order, the offset to read on after, of the log as a whole its epoch, floor and head, and how many
-    events there are after these.
+    """Events in order, the offset to read on after, of the log as a whole its epoch, its floor, its head (what can be
+    read ends there) and its newest event, and how many events there are after these.
     """
 
     events: list[Event]
@@ -75,6 +76,7 @@ class Batch(NamedTuple):
     epoch: str
     floor_offset: int
     head_offset: int
+    newest_offset: int
     remaining_count: int
 
 
@@ -91,6 +93,17 @@ class _Log(NamedTuple):
     floor_offset: int
 
 
+class _Ends(NamedTuple):
+    """The offset up to which nothing can be appended any more, and that of the last event, which may be held back."""
+
+    head: int
+    newest: int
+
+
+class _Elsewhere(Exception):
+    """The log is not where it was written: its server took the place of another while the log was in use."""
+
+
 _ONLY = 1
 _append = compiled(LoggedEvent.insert(time=param("time"), payload=param("payload")))
 # So many events one transaction may append, of 2**43 transactions.
@@ -102,12 +115,13 @@ _append_concurrently = compiled(
         payload=param("payload"),
     )
 )
-_SETTLED = f"""
-SELECT CASE WHEN max(id) IS NULL THEN 0
-ELSE least(max(id), pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES} - 1) END FROM logged_event
+# Of all transactions that are or will be under way.
+_FIRST_OFFSET = f"pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES}"
+_ENDS = f"""
+SELECT CASE WHEN max(id) IS NULL THEN 0 ELSE least(max(id), {_FIRST_OFFSET} - 1) END, coalesce(max(id), 0)
+FROM logged_event
 """
-_TRANSACTION = "SELECT pg_current_xact_id()::text::bigint"
-_COUNT = "SELECT count(*) FROM logged_event"
+_FIRST_AND_COUNT = f"SELECT {_FIRST_OFFSET}, count(*) FROM logged_event"
 # In two steps: no two events may have one offset in between. The newest comes first then.
 _TURN_AROUND = "UPDATE logged_event SET id = -id"
 _NUMBER_DOWN = """
@@ -117,9 +131,10 @@ WHERE logged_event.id = numbered.id
 """
 # A restored dump makes its tables anew. The file of the write-ahead log begins with the number of the history, which a
 # restored server and a promoted standby increase; what pg_control_checkpoint() tells of it follows minutes later.
+# A standby writes none.
 _HOME = """
-SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()),
-'event_log'::regclass::oid, left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
+SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), 'event_log'::regclass::oid,
+CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END FROM pg_control_system()
 """
 _columns = (LoggedEvent.id, LoggedEvent.time, LoggedEvent.payload)
 _after = compiled(
@@ -133,7 +148,7 @@ _after = compiled(
 _first_since = compiled(
     LoggedEvent.select(peewee.fn.min(LoggedEvent.id + 0)).where(LoggedEvent.time >= param("start_time"))
 )
-_head = compiled(LoggedEvent.select(peewee.fn.max(LoggedEvent.id)))
+_max_offset = compiled(LoggedEvent.select(peewee.fn.max(LoggedEvent.id)))
 _between = compiled(
     LoggedEvent.select(peewee.fn.count(LoggedEvent.id)).where(
         LoggedEvent.id > param("offset"), LoggedEvent.id <= param("end")
@@ -154,19 +169,15 @@ _renew = compiled(
 )
 
 
-_forget_all = compiled(LoggedEvent.delete())
-_begin_anew = compiled(
-    EventLog.update(epoch=param("epoch"), floor_offset=param("floor_offset")).where(EventLog.id == _ONLY)
-)
+_put = compiled(EventLog.update(epoch=param("epoch"), floor_offset=param("floor_offset")).where(EventLog.id == _ONLY))
 
 
 def begin(db: Database) -> None:
-    """Give the log its epoch, if it has none, or was restored. Runs in a write, before the log is used."""
+    """Give the log its epoch, if it has none, or another where it was restored. Runs in a write."""
     _begin.run(db, epoch=_new_epoch(db))
     if not is_at_home(db):
-        # Offsets of before may be greater than any to come. Who had read nothing is to see that something is missing.
-        floor = 1 if _forget_all.run(db) else 0
-        _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=floor)
+        # Offsets of before may be greater than those to come.
+        _begin_anew(db)
         skip_ids(db)
 
 
@@ -192,17 +203,12 @@ def carry_on(db: Database) -> None:
     before = state(db)
     if not before.epoch:
         return
-    epoch = f"{before.epoch}+{before.head_offset}{_home(db)}"
-    if db.dialect == POSTGRESQL:
-        first = int(db.execute_sql(_TRANSACTION).fetchall()[0][0]) * _PLACES
-        if before.head_offset >= first:
-            # Events to come would be told before those that there are: their readers cannot read on, but compare.
-            ((count,),) = db.execute_sql(_COUNT).fetchall()
-            db.execute_sql(_TURN_AROUND)
-            db.execute_sql(_NUMBER_DOWN, (first,))
-            _begin_anew.run(db, epoch=_new_epoch(db), floor_offset=first - count - 1)
-            return
-    _begin_anew.run(db, epoch=epoch, floor_offset=before.floor_offset)
+    if db.dialect == POSTGRESQL and before.head_offset >= _first_and_count(db)[0]:
+        # Events to come would be told before those that there are: their readers cannot read on, but compare.
+        _begin_anew(db)
+    else:
+        epoch = f"{before.epoch}+{before.head_offset}{_home(db)}"
+        _put.run(db, epoch=epoch, floor_offset=before.floor_offset)
 
 
 def continues(epoch: str, offset: int, now: str) -> bool:
@@ -239,18 +245,26 @@ def append(db: Database, event: Any) -> None:
 
 
 def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
-    """Up to `limit` events after `offset`; if that is 0, events since `start_time` (microseconds since 1970)."""
+    """Up to `limit` events after `offset`; if that is 0, events since `start_time` (microseconds since 1970).
+
+    Raises:
+        _Elsewhere: the log has to begin anew.
+    """
     # Before the events: what is appended meanwhile must come after it.
-    head = max(_newest(db), _log.all(db)[0].floor_offset)
+    settled, last = _ends(db)
+    floor = _log.all(db)[0].floor_offset
+    head, newest = max(settled, floor), max(last, floor)
     if not offset:
         first = _first_since.all(db, start_time=start_time)[0][0]
         offset = head if first is None else min(first - 1, head)
     events = _after.all(db, offset=offset, head=head, limit=limit)
     # After the events: what was forgotten before they were read must lie below the floor.
     whole = _log.all(db)[0]
+    if not whole.epoch.endswith(_home(db)):
+        raise _Elsewhere
     next_offset = events[-1].offset if events else head
-    remaining = between(db, next_offset, head) if len(events) == limit else 0
-    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, remaining)
+    remaining = between(db, next_offset, newest) if len(events) == limit or newest > head else 0
+    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, newest, remaining)
 
 
 def forget(db: Database, before: int, limit: int) -> int:
@@ -263,15 +277,33 @@ def forget(db: Database, before: int, limit: int) -> int:
 
 def _last(db: Database) -> int:
     """The offset of the last event that there is; 0 if there is none."""
-    return _head.all(db)[0][0] or 0
+    return _max_offset.all(db)[0][0] or 0
 
 
-def _newest(db: Database) -> int:
-    """The offset up to which nothing can be appended any more: of the last event, if none is held back."""
+def _ends(db: Database) -> _Ends:
     if db.dialect != POSTGRESQL:
-        return _last(db)
-    ((settled,),) = db.execute_sql(_SETTLED).fetchall()
-    return int(settled)
+        last = _last(db)
+        return _Ends(last, last)
+    ((head, newest),) = db.execute_sql(_ENDS).fetchall()
+    return _Ends(int(head), int(newest))
+
+
+def _head(db: Database) -> int:
+    return _ends(db).head
+
+
+def _begin_anew(db: Database) -> None:
+    """Give a log on a server another epoch, and its events offsets below those of all transactions under way."""
+    first, count = _first_and_count(db)
+    db.execute_sql(_TURN_AROUND)
+    db.execute_sql(_NUMBER_DOWN, (first,))
+    _put.run(db, epoch=_new_epoch(db), floor_offset=first - count - 1)
+
+
+def _first_and_count(db: Database) -> tuple[int, int]:
+    """The first offset of the transactions that are or will be under way, and how many events there are."""
+    ((first, count),) = db.execute_sql(_FIRST_AND_COUNT).fetchall()
+    return int(first), int(count)
 
 
 def _new_epoch(db: Database) -> str:
@@ -306,6 +338,7 @@ async def answer(store: Store, draining: asyncio.Event, request: Any, response_c
     response.epoch = batch.epoch
     response.floor_offset = batch.floor_offset
     response.head_offset = batch.head_offset
+    response.newest_offset = batch.newest_offset
     response.remaining_count = batch.remaining_count
     return response  # type: ignore[no-any-return]
 
@@ -320,13 +353,17 @@ async def wait_for(
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
-        newest = await store.read(_newest)
-        batch = await store.read(read, offset, start_time, limit)
+        head = await store.read(_head)
+        try:
+            batch = await store.read(read, offset, start_time, limit)
+        except _Elsewhere:
+            await store.write(begin)
+            continue
         if batch.events or offset > batch.head_offset or draining.is_set() or loop.time() >= end:
             return batch
         await asyncio.sleep(_POLL_SECONDS)
         # One query, not the five of `read`: it is most of what a suite does while nobody calls it.
         while (  # noqa: ASYNC110 (nobody tells when another process appends)
-            await store.read(_newest) == newest and not draining.is_set() and loop.time() < end
+            await store.read(_head) == head and not draining.is_set() and loop.time() < end
         ):
             await asyncio.sleep(_POLL_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 
@@ -19,7 +19,7 @@ log = logs.get(__name__)
 
 
 class Batch(Protocol):
-    """An answer of a log: its events, where to read on, and the name of the log."""
+    """An answer of a log: its events, where to read on, the name of the log, and its newest event."""
 
     @property
     def events(self) -> Sequence[Any]: ...
@@ -27,6 +27,18 @@ class Batch(Protocol):
     def next_offset(self) -> int: ...
     @property
     def epoch(self) -> str: ...
+    @property
+    def newest_offset(self) -> int: ...
+
+
+class _Mark(NamedTuple):
+    """When a log was asked, and the offset of its newest event then: who was told that one knows what was to be known.
+
+    It may be told later only, and after others that are newer still (`events.py`).
+    """
+
+    asked_at: float
+    offset: int
 
 
 class Follower:
@@ -45,6 +57,8 @@ class Follower:
         self._offset = 0
         self._epoch = ""
         self._heard_at = float("-inf")
+        self._answered_at = float("-inf")
+        self._mark: _Mark | None = None
         self._first_heard = asyncio.Event()
 
     def age(self) -> float:
@@ -60,6 +74,10 @@ class Follower:
         """
         self._subscribers.append(apply)
         self._to_restart.append(restart)
+
+    def silence(self) -> float:
+        """Seconds since the log last answered; infinite until it did."""
+        return time.monotonic() - self._answered_at
 
     async def wait_until_heard(self, seconds: float) -> bool:
         """Wait until the log was heard once. False: it was not in this time."""
@@ -90,9 +108,10 @@ class Follower:
     async def _follow_on(self) -> None:
         began = time.monotonic()
         batch = await self._read(self._offset, _LIMIT)
+        self._answered_at = time.monotonic()
         if self._epoch and (batch.epoch != self._epoch or batch.next_offset < self._offset):
             log.warning("event log was replaced; reading it from the start", log=self._name)
-            self._offset, self._epoch = 0, ""
+            self._offset, self._epoch, self._mark = 0, "", None
             for restart in self._to_restart:
                 restart()
             return
@@ -100,9 +119,11 @@ class Follower:
             for apply in self._subscribers:
                 apply(event)
         self._offset, self._epoch = batch.next_offset, batch.epoch
-        if len(batch.events) < _LIMIT:
-            # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
-            self._heard_at = began
+        # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
+        if self._mark is None or batch.next_offset >= batch.newest_offset:
+            self._mark = _Mark(began, batch.newest_offset)
+        if batch.next_offset >= self._mark.offset:
+            self._heard_at, self._mark = self._mark.asked_at, None
             self._first_heard.set()
         # A log whose server is about to stop answers at once. One in this process does, too: others have their turn.
         await asyncio.sleep(0 if batch.events else _PAUSE_SECONDS)

@@ -73,6 +73,11 @@ _DEFAULTS = {
     "tcp_user_timeout": "10000",
     "fallback_application_name": "insta",
 }
+# So does the server notice: until then a machine that vanished has its leases and its transactions.
+_SERVERS_KEEPALIVES = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3;"
+    " SET tcp_user_timeout = 10000"
+)
 
 log = logs.get(__name__)
 
@@ -202,7 +207,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             # cost that looks so high to the planner that it would compile the statement, for tens of milliseconds.
             # The limit comes last: a call without patience would have these fail, and the server look away.
             connection.execute(
-                f"SET idle_in_transaction_session_timeout = {LONGEST_MILLISECONDS};"
+                f"SET idle_in_transaction_session_timeout = {LONGEST_MILLISECONDS}; {_SERVERS_KEEPALIVES};"
                 " SET enable_seqscan = off; SET jit = off; SET client_encoding = 'UTF8';"
                 f" SET statement_timeout = {self.mine.patience}"
             )
@@ -247,7 +252,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             try:
                 return self.connection().execute(sql, params or None)
             except psycopg.Error as failure:
-                self.mine.failure = _state_of(failure)
+                self._note(failure)
                 raise
 
     def next_event(self) -> int:
@@ -269,7 +274,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
             try:
                 self.connection().execute(text, prepare=False)
             except psycopg.Error as failure:
-                self.mine.failure = _state_of(failure)
+                self._note(failure)
                 raise
 
     def is_lost(self) -> bool:
@@ -284,7 +289,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         if status != pq.TransactionStatus.IDLE:
             with suppress(psycopg.Error):
                 self._state.conn.execute("ROLLBACK", prepare=False)
-        if self.mine.failure in _AWAY or self._state.conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        if self.is_lost() or self._state.conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             self.drop()
 
     def drop(self) -> None:
@@ -294,6 +299,11 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         if connection is not None:
             self._opened.pop(connection, None)
             connection.close()
+
+    def _note(self, failure: psycopg.Error) -> None:
+        """Remember what failed, and have it say no more than what may be in a log: not the values of rows."""
+        self.mine.failure = _state_of(failure)
+        failure.args = (told(failure),)
 
     def cancel(self, thread: int) -> None:
         """End the statement of another thread, if it runs one, and tell it so."""

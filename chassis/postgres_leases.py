@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-import peewee
-
 from chassis import logs
 from chassis.postgres_database import PostgresDatabase, advisory_lock, told
 
@@ -56,7 +54,8 @@ class Leases:
             tried = self._wanted
             try:
                 self._prove(tried)
-            except peewee.PeeweeException as failure:
+            except Exception as failure:
+                # Whatever it was: a thread that ended would keep what it holds.
                 if self._held:
                     log.warning("leases lost with the connection to the database", error=told(failure))
                 self._held = frozenset()

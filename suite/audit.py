@@ -96,7 +96,7 @@ def audit(settings: Settings, repair: bool, wait: float) -> None:
                 )
             # First of all, so that nothing is erased that has a tombstone by mistake.
             _repair(results)
-            with _at_work(settings):
+            with _at_work(settings, stores):
                 for _ in ROWS:
                     # What one service erases, others hear of afterwards.
                     Arrivals(stores).wait(wait)
@@ -183,13 +183,10 @@ class Arrivals:
             now = time.monotonic()
             if self._versions() != versions:
                 versions, moved_at = self._versions(), now
-            if now >= end or now - moved_at >= _STANDSTILL_SECONDS or not self._somebody_at_work():
+            if now >= end or now - moved_at >= _STANDSTILL_SECONDS or not _somebody_at_work(self._stores):
                 return False
             time.sleep(_PAUSE_SECONDS)
         return True
-
-    def _somebody_at_work(self) -> bool:
-        return any(store.is_leased(background.ERASURE) for store in self._stores.values())
 
     def _versions(self) -> list[int]:
         """Numbers that change with each commit of anybody else."""
@@ -302,19 +299,26 @@ def _integrity_check(service: str, store: Store) -> Check:
     return Check(service, _INTEGRITY, lambda above: Page(1, store.read_now(_damage), None), lambda damage: damage)
 
 
+def _somebody_at_work(stores: Mapping[str, Store]) -> bool:
+    return any(store.is_leased(background.ERASURE) for store in stores.values())
+
+
 @contextmanager
-def _at_work(settings: Settings) -> Iterator[None]:
+def _at_work(settings: Settings, stores: Mapping[str, Store]) -> Iterator[None]:
     """Have what goes on beside the calls of a suite go on: here, if the suite does not run."""
     with ExitStack() as held:
         if not _hold(held, settings):
             # It does run, and does the work itself.
             yield
             return
-        begun, stopping = threading.Event(), threading.Event()
+        stopping = threading.Event()
         thread = held.enter_context(ThreadPoolExecutor(1))
-        working = thread.submit(asyncio.run, _work(settings, begun, stopping))
+        working = thread.submit(asyncio.run, _work(settings, stopping))
         try:
-            begun.wait()
+            # Each task begins with its lease, which a server takes a moment to give.
+            end = time.monotonic() + _STANDSTILL_SECONDS
+            while not _somebody_at_work(stores) and not working.done() and time.monotonic() < end:
+                time.sleep(_PAUSE_SECONDS)
             yield
         finally:
             stopping.set()
@@ -332,16 +336,11 @@ def _hold(held: ExitStack, settings: Settings) -> bool:
     return True
 
 
-async def _work(settings: Settings, begun: threading.Event, stopping: threading.Event) -> None:
+async def _work(settings: Settings, stopping: threading.Event) -> None:
+    # What is recorded are calls, and none comes in.
+    assembly = Assembly(dataclasses.replace(settings, trace_ratio=0.0), together(), GATEWAY)
     try:
-        # What is recorded are calls, and none comes in.
-        assembly = Assembly(dataclasses.replace(settings, trace_ratio=0.0), together(), GATEWAY)
         assembly.begin()
-        # The first step of each task takes its lease.
-        await asyncio.sleep(0)
-    finally:
-        begun.set()
-    try:
         await asyncio.to_thread(stopping.wait)
     finally:
         await assembly.close()

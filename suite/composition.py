@@ -215,7 +215,7 @@ class Assembly:
         async def read(offset: int, limit: int) -> Any:
             request = request_class(offset=offset, start_time=start_time, limit=limit, wait=_EVENTS_WAIT)
             # After a silence the question waits for nothing: its answer tells that the service is there (again).
-            if follower.age() > _EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS:
+            if follower.silence() > _EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS:
                 request.ClearField("wait")
             return await stub.ReadEvents(request, timeout=_EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS)
 

@@ -79,6 +79,16 @@ def open_store(
         raise click.ClickException(f"cannot use {path}: {why}. Set INSTA_DATA to another folder.") from None
 
 
+def require_whole(path: Path, name: Path) -> None:
+    """See that a database that was closed is whole without the write-ahead log beside it: only its file is moved.
+
+    Raises:
+        click.ClickException: it is not; closing it did not say so.
+    """
+    if Path(f"{path}-wal").exists():
+        raise click.ClickException(f"not all of {name} could be written. Is the disk full?")
+
+
 def _open_on_server(
     settings: Settings, service: Service, address: DatabaseAddress, on_commit: Callable[[int], None]
 ) -> Store:

@@ -28,6 +28,7 @@ from chassis.sqlite import SQLiteDatabase, Turnstile
 from chassis.store import Database
 from suite import table_copies
 from suite.backup import schema_of, sync
+from suite.databases import require_whole
 from suite.progress import advancing
 from suite.table_copies import HISTORY, Content, Table
 
@@ -73,7 +74,10 @@ class Move:
             with _file_to_read(self) as source, _server_to_fill(self) as target:
                 return _carry(source, target, table_copies.tables_of(target), self.service.name, console)
         with _server_to_read(self) as source, _file_to_fill(self) as target:
-            return _carry(source, target, table_copies.tables_of(source), self.service.name, console)
+            moved = _carry(source, target, table_copies.tables_of(source), self.service.name, console)
+            # One that had just started when the move began could not be seen yet.
+            _require_no_suite(source, self)
+            return moved
 
 
 def _carry(source: Database, target: Database, tables: list[Table], name: str, console: Console) -> dict[str, Content]:
@@ -119,6 +123,7 @@ def _file_to_fill(move: Move) -> Iterator[Database]:
             # Once, when it is whole.
             db.execute_sql("PRAGMA synchronous = off")
             yield db
+        require_whole(partial, move.file)
         sync(partial)
         partial.rename(move.file)
         sync(move.file.parent)
@@ -170,11 +175,15 @@ def _alone_on_server(move: Move) -> Iterator[postgres_database.PostgresDatabase]
     db = postgres_database.connect(move.address)
     try:
         with postgres_database.starts_held(db):
-            if postgres_database.is_leased(db, background.ERASURE):
-                raise click.ClickException(f"a suite is running on {move.address}. Stop it.")
+            _require_no_suite(db, move)
             yield db
     finally:
         db.close_all()
+
+
+def _require_no_suite(db: Database, move: Move) -> None:
+    if postgres_database.is_leased(db, background.ERASURE):
+        raise click.ClickException(f"a suite is running on {move.address}. Stop it.")
 
 
 @contextmanager

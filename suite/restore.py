@@ -33,7 +33,7 @@ from suite.backup import (
     sync,
 )
 from suite.composition import SERVICES
-from suite.databases import open_store, path_of, require_files, restore_to_finish
+from suite.databases import open_store, path_of, require_files, require_whole, restore_to_finish
 from suite.images import place_of
 from suite.serving import data_lock
 
@@ -206,6 +206,7 @@ def _begin_anew(settings: Settings, name: str, staging: Path) -> None:
             store.write_now(keys.replace)
     finally:
         store.close()
+    require_whole(staging / f"{name}.db", path_of(settings, SERVICES[name]))
     for path in staging.glob(f"{name}.db.*"):
         # Locks, of no use once the database is elsewhere.
         path.unlink()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import apsw
 import pytest
 
 
@@ -22,6 +25,24 @@ def small(folder: Path, megabytes: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def closing_fails(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, database: Path) -> Iterator[None]:
+    """What was written last to a SQLite database stays in its write-ahead log, as on a full disk, and nobody is told.
+
+    Somebody reads it from the time on when a function of a module is called.
+    """
+    original = getattr(module, name)
+    with ExitStack() as held:
+
+        def call(*args: Any) -> Any:
+            reader = held.enter_context(closing(apsw.Connection(str(database))))
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            return original(*args)
+
+        monkeypatch.setattr(module, name, call)
+        yield
 
 
 def fill_up(disk: Path) -> Path:

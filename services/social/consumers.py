@@ -88,6 +88,6 @@ def heard_of_all_posts(parts: Parts) -> Callable[[], Awaitable[bool]]:
     async def heard() -> bool:
         position = await parts.store.read(position_of, "posts")
         log = await stub.ReadEvents(post_events_pb2.ReadEventsRequest(offset=position.offset, limit=1))
-        return position.offset == log.head_offset and position.epoch in ("", log.epoch)
+        return position.offset == log.newest_offset and position.epoch in ("", log.epoch)
 
     return heard

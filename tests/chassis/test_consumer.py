@@ -274,7 +274,7 @@ async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
 
 
 def become_another_log(db: Database) -> None:
-    db.execute_sql("UPDATE event_log SET epoch = 'another'")
+    db.execute_sql("UPDATE event_log SET epoch = 'another' || substr(epoch, 17)")
 
 
 async def applied(reader: Reader, count: int) -> None:
@@ -336,7 +336,8 @@ async def test_a_log_that_is_another_one_now_is_compared_with(reader: Reader) ->
 
     assert reader.compared == 1
     assert await reader.effects() == ["one", "two", "four"]
-    assert await reader.position() == Position("another", reader.offsets["four"])
+    assert (await reader.position()).epoch.startswith("another")
+    assert (await reader.position()).offset == reader.offsets["four"]
 
 
 async def test_what_happens_while_it_is_compared_is_applied_afterwards(reader: Reader) -> None:
@@ -430,7 +431,7 @@ async def test_a_comparison_that_fails_is_made_again(reader: Reader) -> None:
     await reader.read_all()
 
     assert reader.compared == 2
-    assert (await reader.position()).epoch == "another"
+    assert (await reader.position()).epoch.startswith("another")
 
 
 async def test_the_lag_is_what_is_still_to_be_applied(reader: Reader) -> None:

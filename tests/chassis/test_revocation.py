@@ -182,6 +182,7 @@ class Batch:
     events: list[str]
     next_offset: int
     epoch: str
+    newest_offset: int
 
 
 class Log:
@@ -189,6 +190,7 @@ class Log:
 
     Attributes:
         failure: What the next questions raise, as long as it is set.
+        held_back: How many of the newest events cannot be read yet.
         asked: The offsets of all questions.
     """
 
@@ -196,6 +198,7 @@ class Log:
         self.events: list[str] = []
         self.epoch = "first"
         self.failure: Exception | None = None
+        self.held_back = 0
         self.asked: list[int] = []
         self._more = asyncio.Condition()
 
@@ -208,8 +211,9 @@ class Log:
             if offset >= len(self.events) and len(self.asked) > 1:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._more.wait(), 0.05)
-        events = self.events[offset : offset + limit]
-        return Batch(events, offset + len(events), self.epoch)
+        newest = len(self.events)
+        events = self.events[offset : min(offset + limit, newest - self.held_back)]
+        return Batch(events, offset + len(events), self.epoch, newest)
 
     async def append(self, *events: str) -> None:
         async with self._more:
@@ -331,6 +335,41 @@ async def test_a_follower_that_has_more_to_read_is_not_up_to_date() -> None:
 
     # Not even when it had applied the first thousand.
     assert set(ages) == {float("inf")}
+
+
+async def test_a_follower_from_whom_events_are_held_back_gets_older() -> None:
+    log, applied = Log(), list[str]()
+    await log.append("1")
+    async with following(log, applied.append) as made:
+
+        def heard_at() -> float:
+            return time.monotonic() - made.age()
+
+        async def asked_again() -> None:
+            asked = len(log.asked)
+            await until(lambda: len(log.asked) > asked + 3)
+
+        await asked_again()
+        log.held_back = 1
+        await log.append("2")
+        await asked_again()
+        before = heard_at()
+        await asked_again()
+        assert heard_at() == pytest.approx(before, abs=0.005)
+        assert made.silence() < made.age()
+
+        # The newest is held back still, but not what was the newest before.
+        await log.append("3")
+        await until(lambda: applied == ["1", "2"])
+        await until(lambda: heard_at() > before + 0.01)
+        between = time.monotonic()
+        assert heard_at() < between
+        await asked_again()
+        assert heard_at() < between
+        log.held_back = 0
+        await until(lambda: heard_at() > between)
+
+    assert applied == ["1", "2", "3"]
 
 
 async def test_a_log_that_was_replaced_is_read_from_its_start() -> None:

@@ -597,7 +597,7 @@ class _Batch:
         self.events = told
         for offset, event in enumerate(told, 1):
             event.offset = offset
-        self.next_offset = self.head_offset = len(told)
+        self.next_offset = self.head_offset = self.newest_offset = len(told)
         self.epoch, self.floor_offset = "epoch", 0
         self.remaining_count = 0
 

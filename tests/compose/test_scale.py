@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -10,7 +11,7 @@ from insta.gateway.v1 import media_pb2, posts_pb2
 from tests.compose.containers import PARTS, Containers
 from tests.end_to_end.media.calls import finish_upload, post_form, start_upload
 from tests.http import ask
-from tests.people import People, small_picture
+from tests.people import People, small_picture, until
 from tests.running import at
 from tests.suite.killing import Writers
 from tests.suite.rolling import Clients
@@ -132,6 +133,13 @@ async def test_a_replica_of_each_part_is_killed_under_load_and_no_client_notices
     clients = Clients(suite, people, writers)
     await clients.start()
 
+    async def idle() -> list[str]:
+        each = [one for part in PARTS for one in containers.of(part)]
+        counts = [int(await asyncio.to_thread(containers.run_in, one, "python", "-c", _CALLS)) for one in each]
+        return [f"{one.service} {one.id}" for one, count in zip(each, counts, strict=True) if not count]
+
+    # One that came up after the others is called once their connections have had their time, of 300 seconds.
+    await until(idle, [], seconds=400)
     for part in PARTS:
         victim, _ = containers.of(part)
         await writers.go_on(100)
@@ -148,8 +156,6 @@ async def test_a_replica_of_each_part_is_killed_under_load_and_no_client_notices
     containers.up()
     audited = containers.compose("run", "--rm", "-T", "operator", "audit")
     assert "posts" in audited
-    # No replica is idle.
-    assert all(int(containers.run_in(one, "python", "-c", _CALLS)) > 0 for part in PARTS for one in containers.of(part))
 
 
 class _Witness(Writers):

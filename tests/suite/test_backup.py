@@ -18,7 +18,9 @@ import grpc
 import pytest
 
 from insta.gateway.v1 import accounts_pb2, media_pb2, profiles_pb2
+from services.users import keys
 from suite import image_copies
+from tests import disks
 from tests.people import People, Person, failure
 from tests.running import RunningSuite, environment, insta, insta_here, running
 from tests.suite.auditing import audited, change, differences
@@ -258,6 +260,17 @@ def test_a_restored_log_is_another_one_to_whoever_read_it(stopped: Mapping[str, 
     after = epochs()
     for name in DATABASES:
         assert len(before[name] | after[name]) == 2, name
+
+
+def test_a_copy_that_could_not_be_written_to_its_end_takes_the_place_of_nothing(
+    stopped: Mapping[str, str], backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = Path(stopped["INSTA_DATA"]) / "restore.partial"
+
+    with disks.closing_fails(monkeypatch, keys, "replace", partial / "users.db"):
+        said = refused("restore", str(backup), "--replace", environment=stopped)
+
+    assert "Is the disk full?" in said
 
 
 def test_what_is_there_is_not_replaced_without_being_told_to(stopped: Mapping[str, str], backup: Path) -> None:

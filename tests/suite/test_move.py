@@ -28,7 +28,7 @@ from suite.composition import SERVICES
 from suite.databases import open_store
 from suite.moving import Move
 from suite.serving import data_lock
-from tests import postgres_server
+from tests import disks, postgres_server
 from tests.people import People, Person, failure
 from tests.postgres_server import PASSWORD, Server
 from tests.running import DATABASES, environment, insta_here, running
@@ -386,6 +386,20 @@ def test_one_that_is_cut_off_or_killed_leaves_nothing_and_is_run_again(given: di
     said = moved(environment(network), "users", "--from", "sqlite", "--to", url)
     assert "set INSTA_USERS_DATABASE_URL" in said
     assert rows_on(url)
+
+
+def test_a_file_that_could_not_be_written_to_its_end_is_not_put_in_its_place(
+    given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved(given)
+    back = tmp_path / "back"
+
+    with disks.closing_fails(monkeypatch, events, "carry_on", back / "users.db.moving"):
+        assert "Is the disk full?" in refused(given, *TO_FILES, f"sqlite:{back}")
+    assert not list(back.glob("*.db*"))
+
+    monkeypatch.undo()
+    moved(given, *TO_FILES, f"sqlite:{back}")
 
 
 def test_a_log_that_is_ahead_of_the_server_is_numbered_anew(

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1binsta/posts/v1/events.proto\x12\x0einsta.posts.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\"\xb0\x01\n\x11ReadEventsRequest\x12\x19\n\x06offset\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xb3\x01\n\x12ReadEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.insta.posts.v1.Event\x12\x17\n\x0bnext_offset\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x0c\x66loor_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0bhead_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0fremaining_count\x18\x06 \x01(\x03\x42\x02\x30\x01\"@\n\x17\x46indMissingPostsRequest\x12%\n\x08post_ids\x18\x01 \x03(\x03\x42\x13\x30\x01\xbaH\x0e\x92\x01\x0b\x08\x01\x10\xe8\x07\"\x04\"\x02 \x00\"0\n\x18\x46indMissingPostsResponse\x12\x14\n\x08post_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\"\xbd\x02\n\x05\x45vent\x12\x12\n\x06offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0cpost_deleted\x18\x03 \x01(\x0b\x32\x1b.insta.posts.v1.PostDeletedH\x00\x12\x33\n\x0cpost_created\x18\x04 \x01(\x0b\x32\x1b.insta.posts.v1.PostCreatedH\x00\x12\x33\n\x0cpost_updated\x18\x05 \x01(\x0b\x32\x1b.insta.posts.v1.PostUpdatedH\x00\x12\x37\n\x0e\x61vatar_changed\x18\x06 \x01(\x0b\x32\x1d.insta.posts.v1.AvatarChangedH\x00\x12\x13\n\x0btraceparent\x18\x0f \x01(\tB\t\n\x07payload\"9\n\x0bPostCreated\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"9\n\x0bPostUpdated\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"9\n\x0bPostDeleted\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"$\n\rAvatarChanged\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x32\xdc\x01\n\x0c\x45ventService\x12\\\n\nReadEvents\x12!.insta.posts.v1.ReadEventsRequest\x1a\".insta.posts.v1.ReadEventsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x12n\n\x10\x46indMissingPosts\x12\'.insta.posts.v1.FindMissingPostsRequest\x1a(.insta.posts.v1.FindMissingPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x42\x7f\n\x12\x63om.insta.posts.v1P\x01Z,example.com/insta/gen/insta/posts/v1;postsv1\xa2\x02\x03IPO\xaa\x02\x0eInsta.Posts.V1\xca\x02\x0eInsta\\Posts\\V1\xea\x02\x10Insta::Posts::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1binsta/posts/v1/events.proto\x12\x0einsta.posts.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\"\xb0\x01\n\x11ReadEventsRequest\x12\x19\n\x06offset\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xce\x01\n\x12ReadEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.insta.posts.v1.Event\x12\x17\n\x0bnext_offset\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x0c\x66loor_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0bhead_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0fremaining_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rnewest_offset\x18\x07 \x01(\x03\x42\x02\x30\x01\"@\n\x17\x46indMissingPostsRequest\x12%\n\x08post_ids\x18\x01 \x03(\x03\x42\x13\x30\x01\xbaH\x0e\x92\x01\x0b\x08\x01\x10\xe8\x07\"\x04\"\x02 \x00\"0\n\x18\x46indMissingPostsResponse\x12\x14\n\x08post_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\"\xbd\x02\n\x05\x45vent\x12\x12\n\x06offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0cpost_deleted\x18\x03 \x01(\x0b\x32\x1b.insta.posts.v1.PostDeletedH\x00\x12\x33\n\x0cpost_created\x18\x04 \x01(\x0b\x32\x1b.insta.posts.v1.PostCreatedH\x00\x12\x33\n\x0cpost_updated\x18\x05 \x01(\x0b\x32\x1b.insta.posts.v1.PostUpdatedH\x00\x12\x37\n\x0e\x61vatar_changed\x18\x06 \x01(\x0b\x32\x1d.insta.posts.v1.AvatarChangedH\x00\x12\x13\n\x0btraceparent\x18\x0f \x01(\tB\t\n\x07payload\"9\n\x0bPostCreated\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"9\n\x0bPostUpdated\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"9\n\x0bPostDeleted\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"$\n\rAvatarChanged\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x32\xdc\x01\n\x0c\x45ventService\x12\\\n\nReadEvents\x12!.insta.posts.v1.ReadEventsRequest\x1a\".insta.posts.v1.ReadEventsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x12n\n\x10\x46indMissingPosts\x12\'.insta.posts.v1.FindMissingPostsRequest\x1a(.insta.posts.v1.FindMissingPostsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x42\x7f\n\x12\x63om.insta.posts.v1P\x01Z,example.com/insta/gen/insta/posts/v1;postsv1\xa2\x02\x03IPO\xaa\x02\x0eInsta.Posts.V1\xca\x02\x0eInsta\\Posts\\V1\xea\x02\x10Insta::Posts::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSRESPONSE'].fields_by_name['head_offset']._serialized_options = b'0\001'
   _globals['_READEVENTSRESPONSE'].fields_by_name['remaining_count']._loaded_options = None
   _globals['_READEVENTSRESPONSE'].fields_by_name['remaining_count']._serialized_options = b'0\001'
+  _globals['_READEVENTSRESPONSE'].fields_by_name['newest_offset']._loaded_options = None
+  _globals['_READEVENTSRESPONSE'].fields_by_name['newest_offset']._serialized_options = b'0\001'
   _globals['_FINDMISSINGPOSTSREQUEST'].fields_by_name['post_ids']._loaded_options = None
   _globals['_FINDMISSINGPOSTSREQUEST'].fields_by_name['post_ids']._serialized_options = b'0\001\272H\016\222\001\013\010\001\020\350\007\"\004\"\002 \000'
   _globals['_FINDMISSINGPOSTSRESPONSE'].fields_by_name['post_ids']._loaded_options = None
@@ -77,21 +79,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSREQUEST']._serialized_start=172
   _globals['_READEVENTSREQUEST']._serialized_end=348
   _globals['_READEVENTSRESPONSE']._serialized_start=351
-  _globals['_READEVENTSRESPONSE']._serialized_end=530
-  _globals['_FINDMISSINGPOSTSREQUEST']._serialized_start=532
-  _globals['_FINDMISSINGPOSTSREQUEST']._serialized_end=596
-  _globals['_FINDMISSINGPOSTSRESPONSE']._serialized_start=598
-  _globals['_FINDMISSINGPOSTSRESPONSE']._serialized_end=646
-  _globals['_EVENT']._serialized_start=649
-  _globals['_EVENT']._serialized_end=966
-  _globals['_POSTCREATED']._serialized_start=968
-  _globals['_POSTCREATED']._serialized_end=1025
-  _globals['_POSTUPDATED']._serialized_start=1027
-  _globals['_POSTUPDATED']._serialized_end=1084
-  _globals['_POSTDELETED']._serialized_start=1086
-  _globals['_POSTDELETED']._serialized_end=1143
-  _globals['_AVATARCHANGED']._serialized_start=1145
-  _globals['_AVATARCHANGED']._serialized_end=1181
-  _globals['_EVENTSERVICE']._serialized_start=1184
-  _globals['_EVENTSERVICE']._serialized_end=1404
+  _globals['_READEVENTSRESPONSE']._serialized_end=557
+  _globals['_FINDMISSINGPOSTSREQUEST']._serialized_start=559
+  _globals['_FINDMISSINGPOSTSREQUEST']._serialized_end=623
+  _globals['_FINDMISSINGPOSTSRESPONSE']._serialized_start=625
+  _globals['_FINDMISSINGPOSTSRESPONSE']._serialized_end=673
+  _globals['_EVENT']._serialized_start=676
+  _globals['_EVENT']._serialized_end=993
+  _globals['_POSTCREATED']._serialized_start=995
+  _globals['_POSTCREATED']._serialized_end=1052
+  _globals['_POSTUPDATED']._serialized_start=1054
+  _globals['_POSTUPDATED']._serialized_end=1111
+  _globals['_POSTDELETED']._serialized_start=1113
+  _globals['_POSTDELETED']._serialized_end=1170
+  _globals['_AVATARCHANGED']._serialized_start=1172
+  _globals['_AVATARCHANGED']._serialized_end=1208
+  _globals['_EVENTSERVICE']._serialized_start=1211
+  _globals['_EVENTSERVICE']._serialized_end=1431
 # @@protoc_insertion_point(module_scope)

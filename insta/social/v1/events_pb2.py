@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/social/v1/events.proto\x12\x0finsta.social.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\"\xb0\x01\n\x11ReadEventsRequest\x12\x19\n\x06offset\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xb4\x01\n\x12ReadEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.insta.social.v1.Event\x12\x17\n\x0bnext_offset\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x0c\x66loor_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0bhead_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0fremaining_count\x18\x06 \x01(\x03\x42\x02\x30\x01\"\xf5\x03\n\x05\x45vent\x12\x12\n\x06offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\npost_liked\x18\x03 \x01(\x0b\x32\x1a.insta.social.v1.PostLikedH\x00\x12\x34\n\x0cpost_unliked\x18\x04 \x01(\x0b\x32\x1c.insta.social.v1.PostUnlikedH\x00\x12:\n\x0f\x63omment_created\x18\x05 \x01(\x0b\x32\x1f.insta.social.v1.CommentCreatedH\x00\x12:\n\x0f\x63omment_updated\x18\x06 \x01(\x0b\x32\x1f.insta.social.v1.CommentUpdatedH\x00\x12:\n\x0f\x63omment_deleted\x18\x07 \x01(\x0b\x32\x1f.insta.social.v1.CommentDeletedH\x00\x12\x36\n\ruser_followed\x18\x08 \x01(\x0b\x32\x1d.insta.social.v1.UserFollowedH\x00\x12:\n\x0fuser_unfollowed\x18\t \x01(\x0b\x32\x1f.insta.social.v1.UserUnfollowedH\x00\x12\x13\n\x0btraceparent\x18\x0f \x01(\tB\t\n\x07payload\"5\n\tPostLiked\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07user_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"7\n\x0bPostUnliked\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07user_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"T\n\x0e\x43ommentCreated\x12\x16\n\ncomment_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"T\n\x0e\x43ommentUpdated\x12\x16\n\ncomment_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"T\n\x0e\x43ommentDeleted\x12\x16\n\ncomment_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"@\n\x0cUserFollowed\x12\x17\n\x0b\x66ollower_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0b\x66ollowee_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"B\n\x0eUserUnfollowed\x12\x17\n\x0b\x66ollower_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0b\x66ollowee_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x32n\n\x0c\x45ventService\x12^\n\nReadEvents\x12\".insta.social.v1.ReadEventsRequest\x1a#.insta.social.v1.ReadEventsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x42\x85\x01\n\x13\x63om.insta.social.v1P\x01Z.example.com/insta/gen/insta/social/v1;socialv1\xa2\x02\x03ISO\xaa\x02\x0fInsta.Social.V1\xca\x02\x0fInsta\\Social\\V1\xea\x02\x11Insta::Social::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinsta/social/v1/events.proto\x12\x0finsta.social.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\"\xb0\x01\n\x11ReadEventsRequest\x12\x19\n\x06offset\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xcf\x01\n\x12ReadEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.insta.social.v1.Event\x12\x17\n\x0bnext_offset\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x0c\x66loor_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0bhead_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0fremaining_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rnewest_offset\x18\x07 \x01(\x03\x42\x02\x30\x01\"\xf5\x03\n\x05\x45vent\x12\x12\n\x06offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\npost_liked\x18\x03 \x01(\x0b\x32\x1a.insta.social.v1.PostLikedH\x00\x12\x34\n\x0cpost_unliked\x18\x04 \x01(\x0b\x32\x1c.insta.social.v1.PostUnlikedH\x00\x12:\n\x0f\x63omment_created\x18\x05 \x01(\x0b\x32\x1f.insta.social.v1.CommentCreatedH\x00\x12:\n\x0f\x63omment_updated\x18\x06 \x01(\x0b\x32\x1f.insta.social.v1.CommentUpdatedH\x00\x12:\n\x0f\x63omment_deleted\x18\x07 \x01(\x0b\x32\x1f.insta.social.v1.CommentDeletedH\x00\x12\x36\n\ruser_followed\x18\x08 \x01(\x0b\x32\x1d.insta.social.v1.UserFollowedH\x00\x12:\n\x0fuser_unfollowed\x18\t \x01(\x0b\x32\x1f.insta.social.v1.UserUnfollowedH\x00\x12\x13\n\x0btraceparent\x18\x0f \x01(\tB\t\n\x07payload\"5\n\tPostLiked\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07user_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"7\n\x0bPostUnliked\x12\x13\n\x07post_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07user_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"T\n\x0e\x43ommentCreated\x12\x16\n\ncomment_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"T\n\x0e\x43ommentUpdated\x12\x16\n\ncomment_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"T\n\x0e\x43ommentDeleted\x12\x16\n\ncomment_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x07post_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x15\n\tauthor_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"@\n\x0cUserFollowed\x12\x17\n\x0b\x66ollower_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0b\x66ollowee_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"B\n\x0eUserUnfollowed\x12\x17\n\x0b\x66ollower_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0b\x66ollowee_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x32n\n\x0c\x45ventService\x12^\n\nReadEvents\x12\".insta.social.v1.ReadEventsRequest\x1a#.insta.social.v1.ReadEventsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x42\x85\x01\n\x13\x63om.insta.social.v1P\x01Z.example.com/insta/gen/insta/social/v1;socialv1\xa2\x02\x03ISO\xaa\x02\x0fInsta.Social.V1\xca\x02\x0fInsta\\Social\\V1\xea\x02\x11Insta::Social::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSRESPONSE'].fields_by_name['head_offset']._serialized_options = b'0\001'
   _globals['_READEVENTSRESPONSE'].fields_by_name['remaining_count']._loaded_options = None
   _globals['_READEVENTSRESPONSE'].fields_by_name['remaining_count']._serialized_options = b'0\001'
+  _globals['_READEVENTSRESPONSE'].fields_by_name['newest_offset']._loaded_options = None
+  _globals['_READEVENTSRESPONSE'].fields_by_name['newest_offset']._serialized_options = b'0\001'
   _globals['_EVENT'].fields_by_name['offset']._loaded_options = None
   _globals['_EVENT'].fields_by_name['offset']._serialized_options = b'0\001'
   _globals['_POSTLIKED'].fields_by_name['post_id']._loaded_options = None
@@ -91,23 +93,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSREQUEST']._serialized_start=174
   _globals['_READEVENTSREQUEST']._serialized_end=350
   _globals['_READEVENTSRESPONSE']._serialized_start=353
-  _globals['_READEVENTSRESPONSE']._serialized_end=533
-  _globals['_EVENT']._serialized_start=536
-  _globals['_EVENT']._serialized_end=1037
-  _globals['_POSTLIKED']._serialized_start=1039
-  _globals['_POSTLIKED']._serialized_end=1092
-  _globals['_POSTUNLIKED']._serialized_start=1094
-  _globals['_POSTUNLIKED']._serialized_end=1149
-  _globals['_COMMENTCREATED']._serialized_start=1151
-  _globals['_COMMENTCREATED']._serialized_end=1235
-  _globals['_COMMENTUPDATED']._serialized_start=1237
-  _globals['_COMMENTUPDATED']._serialized_end=1321
-  _globals['_COMMENTDELETED']._serialized_start=1323
-  _globals['_COMMENTDELETED']._serialized_end=1407
-  _globals['_USERFOLLOWED']._serialized_start=1409
-  _globals['_USERFOLLOWED']._serialized_end=1473
-  _globals['_USERUNFOLLOWED']._serialized_start=1475
-  _globals['_USERUNFOLLOWED']._serialized_end=1541
-  _globals['_EVENTSERVICE']._serialized_start=1543
-  _globals['_EVENTSERVICE']._serialized_end=1653
+  _globals['_READEVENTSRESPONSE']._serialized_end=560
+  _globals['_EVENT']._serialized_start=563
+  _globals['_EVENT']._serialized_end=1064
+  _globals['_POSTLIKED']._serialized_start=1066
+  _globals['_POSTLIKED']._serialized_end=1119
+  _globals['_POSTUNLIKED']._serialized_start=1121
+  _globals['_POSTUNLIKED']._serialized_end=1176
+  _globals['_COMMENTCREATED']._serialized_start=1178
+  _globals['_COMMENTCREATED']._serialized_end=1262
+  _globals['_COMMENTUPDATED']._serialized_start=1264
+  _globals['_COMMENTUPDATED']._serialized_end=1348
+  _globals['_COMMENTDELETED']._serialized_start=1350
+  _globals['_COMMENTDELETED']._serialized_end=1434
+  _globals['_USERFOLLOWED']._serialized_start=1436
+  _globals['_USERFOLLOWED']._serialized_end=1500
+  _globals['_USERUNFOLLOWED']._serialized_start=1502
+  _globals['_USERUNFOLLOWED']._serialized_end=1568
+  _globals['_EVENTSERVICE']._serialized_start=1570
+  _globals['_EVENTSERVICE']._serialized_end=1680
 # @@protoc_insertion_point(module_scope)

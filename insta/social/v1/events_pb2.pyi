@@ -70,6 +70,7 @@ class ReadEventsResponse(_message.Message):
     FLOOR_OFFSET_FIELD_NUMBER: _builtins.int
     HEAD_OFFSET_FIELD_NUMBER: _builtins.int
     REMAINING_COUNT_FIELD_NUMBER: _builtins.int
+    NEWEST_OFFSET_FIELD_NUMBER: _builtins.int
     next_offset: _builtins.int
     """Where to read on."""
     epoch: _builtins.str
@@ -77,9 +78,13 @@ class ReadEventsResponse(_message.Message):
     floor_offset: _builtins.int
     """Up to this offset events are forgotten. A reader that had not read so far has missed some."""
     head_offset: _builtins.int
-    """The offset of the newest event."""
+    """The offset up to which events can be read now."""
     remaining_count: _builtins.int
-    """How many events there are after these."""
+    """How many events there are after these, with those that cannot be read yet."""
+    newest_offset: _builtins.int
+    """The offset of the newest event. Greater than that of the head where events cannot be read yet: on PostgreSQL those
+    that were appended after the beginning of a transaction that is still under way.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The oldest first."""
@@ -93,10 +98,11 @@ class ReadEventsResponse(_message.Message):
         floor_offset: _builtins.int = ...,
         head_offset: _builtins.int = ...,
         remaining_count: _builtins.int = ...,
+        newest_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "floor_offset", b"floor_offset", "head_offset", b"head_offset", "next_offset", b"next_offset", "remaining_count", b"remaining_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "floor_offset", b"floor_offset", "head_offset", b"head_offset", "newest_offset", b"newest_offset", "next_offset", b"next_offset", "remaining_count", b"remaining_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from insta.access.v1 import access_pb2 as insta_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1binsta/users/v1/events.proto\x12\x0einsta.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\"\xb0\x01\n\x11ReadEventsRequest\x12\x19\n\x06offset\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xb3\x01\n\x12ReadEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.insta.users.v1.Event\x12\x17\n\x0bnext_offset\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x0c\x66loor_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0bhead_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0fremaining_count\x18\x06 \x01(\x03\x42\x02\x30\x01\"@\n\x17\x46indMissingUsersRequest\x12%\n\x08user_ids\x18\x01 \x03(\x03\x42\x13\x30\x01\xbaH\x0e\x92\x01\x0b\x08\x01\x10\xe8\x07\"\x04\"\x02 \x00\"0\n\x18\x46indMissingUsersResponse\x12\x14\n\x08user_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\"\xbd\x02\n\x05\x45vent\x12\x12\n\x06offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0esessions_ended\x18\x03 \x01(\x0b\x32\x1d.insta.users.v1.SessionsEndedH\x00\x12\x33\n\x0cuser_deleted\x18\x04 \x01(\x0b\x32\x1b.insta.users.v1.UserDeletedH\x00\x12\x33\n\x0cuser_created\x18\x05 \x01(\x0b\x32\x1b.insta.users.v1.UserCreatedH\x00\x12\x33\n\x0cuser_updated\x18\x06 \x01(\x0b\x32\x1b.insta.users.v1.UserUpdatedH\x00\x12\x13\n\x0btraceparent\x18\x0f \x01(\tB\t\n\x07payload\"9\n\rSessionsEnded\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\"\"\n\x0bUserDeleted\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\"\"\n\x0bUserCreated\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\"\"\n\x0bUserUpdated\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x32\xdc\x01\n\x0c\x45ventService\x12\\\n\nReadEvents\x12!.insta.users.v1.ReadEventsRequest\x1a\".insta.users.v1.ReadEventsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x12n\n\x10\x46indMissingUsers\x12\'.insta.users.v1.FindMissingUsersRequest\x1a(.insta.users.v1.FindMissingUsersResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x42\x7f\n\x12\x63om.insta.users.v1P\x01Z,example.com/insta/gen/insta/users/v1;usersv1\xa2\x02\x03IUS\xaa\x02\x0eInsta.Users.V1\xca\x02\x0eInsta\\Users\\V1\xea\x02\x10Insta::Users::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1binsta/users/v1/events.proto\x12\x0einsta.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cinsta/access/v1/access.proto\"\xb0\x01\n\x11ReadEventsRequest\x12\x19\n\x06offset\x18\x01 \x01(\x03\x42\t0\x01\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x05limit\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"\xce\x01\n\x12ReadEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.insta.users.v1.Event\x12\x17\n\x0bnext_offset\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x0c\x66loor_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x17\n\x0bhead_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0fremaining_count\x18\x06 \x01(\x03\x42\x02\x30\x01\x12\x19\n\rnewest_offset\x18\x07 \x01(\x03\x42\x02\x30\x01\"@\n\x17\x46indMissingUsersRequest\x12%\n\x08user_ids\x18\x01 \x03(\x03\x42\x13\x30\x01\xbaH\x0e\x92\x01\x0b\x08\x01\x10\xe8\x07\"\x04\"\x02 \x00\"0\n\x18\x46indMissingUsersResponse\x12\x14\n\x08user_ids\x18\x01 \x03(\x03\x42\x02\x30\x01\"\xbd\x02\n\x05\x45vent\x12\x12\n\x06offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0esessions_ended\x18\x03 \x01(\x0b\x32\x1d.insta.users.v1.SessionsEndedH\x00\x12\x33\n\x0cuser_deleted\x18\x04 \x01(\x0b\x32\x1b.insta.users.v1.UserDeletedH\x00\x12\x33\n\x0cuser_created\x18\x05 \x01(\x0b\x32\x1b.insta.users.v1.UserCreatedH\x00\x12\x33\n\x0cuser_updated\x18\x06 \x01(\x0b\x32\x1b.insta.users.v1.UserUpdatedH\x00\x12\x13\n\x0btraceparent\x18\x0f \x01(\tB\t\n\x07payload\"9\n\rSessionsEnded\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\"\"\n\x0bUserDeleted\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\"\"\n\x0bUserCreated\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\"\"\n\x0bUserUpdated\x12\x13\n\x07user_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x32\xdc\x01\n\x0c\x45ventService\x12\\\n\nReadEvents\x12!.insta.users.v1.ReadEventsRequest\x1a\".insta.users.v1.ReadEventsResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x12n\n\x10\x46indMissingUsers\x12\'.insta.users.v1.FindMissingUsersRequest\x1a(.insta.users.v1.FindMissingUsersResponse\"\x07\x90\x02\x01\xa8\xbb\x18\x05\x42\x7f\n\x12\x63om.insta.users.v1P\x01Z,example.com/insta/gen/insta/users/v1;usersv1\xa2\x02\x03IUS\xaa\x02\x0eInsta.Users.V1\xca\x02\x0eInsta\\Users\\V1\xea\x02\x10Insta::Users::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSRESPONSE'].fields_by_name['head_offset']._serialized_options = b'0\001'
   _globals['_READEVENTSRESPONSE'].fields_by_name['remaining_count']._loaded_options = None
   _globals['_READEVENTSRESPONSE'].fields_by_name['remaining_count']._serialized_options = b'0\001'
+  _globals['_READEVENTSRESPONSE'].fields_by_name['newest_offset']._loaded_options = None
+  _globals['_READEVENTSRESPONSE'].fields_by_name['newest_offset']._serialized_options = b'0\001'
   _globals['_FINDMISSINGUSERSREQUEST'].fields_by_name['user_ids']._loaded_options = None
   _globals['_FINDMISSINGUSERSREQUEST'].fields_by_name['user_ids']._serialized_options = b'0\001\272H\016\222\001\013\010\001\020\350\007\"\004\"\002 \000'
   _globals['_FINDMISSINGUSERSRESPONSE'].fields_by_name['user_ids']._loaded_options = None
@@ -71,21 +73,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READEVENTSREQUEST']._serialized_start=172
   _globals['_READEVENTSREQUEST']._serialized_end=348
   _globals['_READEVENTSRESPONSE']._serialized_start=351
-  _globals['_READEVENTSRESPONSE']._serialized_end=530
-  _globals['_FINDMISSINGUSERSREQUEST']._serialized_start=532
-  _globals['_FINDMISSINGUSERSREQUEST']._serialized_end=596
-  _globals['_FINDMISSINGUSERSRESPONSE']._serialized_start=598
-  _globals['_FINDMISSINGUSERSRESPONSE']._serialized_end=646
-  _globals['_EVENT']._serialized_start=649
-  _globals['_EVENT']._serialized_end=966
-  _globals['_SESSIONSENDED']._serialized_start=968
-  _globals['_SESSIONSENDED']._serialized_end=1025
-  _globals['_USERDELETED']._serialized_start=1027
-  _globals['_USERDELETED']._serialized_end=1061
-  _globals['_USERCREATED']._serialized_start=1063
-  _globals['_USERCREATED']._serialized_end=1097
-  _globals['_USERUPDATED']._serialized_start=1099
-  _globals['_USERUPDATED']._serialized_end=1133
-  _globals['_EVENTSERVICE']._serialized_start=1136
-  _globals['_EVENTSERVICE']._serialized_end=1356
+  _globals['_READEVENTSRESPONSE']._serialized_end=557
+  _globals['_FINDMISSINGUSERSREQUEST']._serialized_start=559
+  _globals['_FINDMISSINGUSERSREQUEST']._serialized_end=623
+  _globals['_FINDMISSINGUSERSRESPONSE']._serialized_start=625
+  _globals['_FINDMISSINGUSERSRESPONSE']._serialized_end=673
+  _globals['_EVENT']._serialized_start=676
+  _globals['_EVENT']._serialized_end=993
+  _globals['_SESSIONSENDED']._serialized_start=995
+  _globals['_SESSIONSENDED']._serialized_end=1052
+  _globals['_USERDELETED']._serialized_start=1054
+  _globals['_USERDELETED']._serialized_end=1088
+  _globals['_USERCREATED']._serialized_start=1090
+  _globals['_USERCREATED']._serialized_end=1124
+  _globals['_USERUPDATED']._serialized_start=1126
+  _globals['_USERUPDATED']._serialized_end=1160
+  _globals['_EVENTSERVICE']._serialized_start=1163
+  _globals['_EVENTSERVICE']._serialized_end=1383
 # @@protoc_insertion_point(module_scope)

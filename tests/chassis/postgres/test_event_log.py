@@ -123,14 +123,15 @@ async def test_a_log_that_was_restored_elsewhere_is_another_one_and_its_ids_are_
         same, other = await store.read(events.read, 0, 0, 10), await copy.read(events.read, 0, 0, 10)
         assert (same.epoch, len(same.events)) == (epoch, 1)
         assert other.epoch != epoch
-        assert (other.events, other.floor_offset) == ([], 1)
+        assert [name_of(event) for event in other.events] == ["one"]
         assert await copy.write(items.add, "next") > newest + 1_000_000
 
 
-async def test_a_log_that_was_restored_where_it_was_is_another_one(address: DatabaseAddress) -> None:
+async def test_a_log_that_was_restored_where_it_was_is_another_one_of_the_same_events(address: DatabaseAddress) -> None:
     with closing(open_store(address)) as store:
-        await store.write(append, ["one"])
-        epoch = (await store.read(events.read, 0, 0, 10)).epoch
+        await store.write(append, ["one", "two"])
+        await store.write(append, ["three"])
+        before = await store.read(events.read, 0, 0, 10)
     with closing(psycopg.connect(address.url, autocommit=True)) as operator:
         # As a dump is restored: its tables are made anew.
         operator.execute("CREATE TABLE restored (LIKE event_log INCLUDING ALL)")
@@ -140,5 +141,78 @@ async def test_a_log_that_was_restored_where_it_was_is_another_one(address: Data
 
     with closing(open_store(address)) as store:
         restored = await store.read(events.read, 0, 0, 10)
-    assert restored.epoch != epoch
-    assert (restored.events, restored.floor_offset) == ([], 1)
+        await store.write(append, ["four"])
+        later = await store.read(events.read, restored.next_offset, 0, 10)
+
+    assert restored.epoch != before.epoch
+    # Who ended their sessions a moment ago is still known to have done so.
+    assert [(name_of(event), event.time) for event in restored.events] == [
+        (name_of(event), event.time) for event in before.events
+    ]
+    assert restored.floor_offset < restored.events[0].offset
+    assert [name_of(event) for event in later.events] == ["four"]
+
+
+async def test_a_server_that_took_the_place_of_another_meanwhile_begins_the_log_anew(store: PostgresStore) -> None:
+    """Before anybody reads on: its offsets may have been told of other events."""
+    read: list[str] = []
+    compared = 0
+
+    async def compare() -> None:
+        nonlocal compared
+        compared += 1
+
+    consumer = Consumer(
+        store,
+        "itself",
+        lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
+        lambda db, event: read.append(name_of(event)),
+        compare,
+        lambda lag: None,
+    )
+    await store.write(append, ["before"])
+    await consumer.step()
+    # Its home was another one, and its newest events have greater offsets than the next one will.
+    await store.write(lambda db: db.execute_sql("UPDATE event_log SET epoch = left(epoch, 17) || 'another'") and None)
+    await store.write(lambda db: db.execute_sql("UPDATE cursor SET epoch = (SELECT epoch FROM event_log)") and None)
+    await store.write(lambda db: db.execute_sql(f'UPDATE cursor SET "offset" = "offset" + {2**40}') and None)
+    await store.write(append, ["meanwhile"])
+    newest = await store.write(items.add, "newest")
+
+    await consumer.step()
+    await store.write(append, ["after"])
+    await consumer.step()
+
+    assert (read, compared) == (["before", "after"], 1)
+    told = await store.read(events.read, 0, 0, 10)
+    assert [name_of(event) for event in told.events] == ["before", "meanwhile", "after"]
+    assert await store.write(items.add, "next") > newest + 1_000_000
+
+
+async def test_what_is_held_back_is_counted(store: PostgresStore) -> None:
+    lags: list[int] = []
+
+    async def compare() -> None:
+        raise AssertionError("nothing was missed")
+
+    consumer = Consumer(
+        store,
+        "itself",
+        lambda offset, limit: store.read(events.read, offset, 0, limit),
+        lambda db, event: None,
+        compare,
+        lags.append,
+    )
+    slow = Slow("early")
+    writing = asyncio.ensure_future(store.write(slow.run))
+    await slow.appended()
+    await store.write(append, ["late", "later"])
+
+    await consumer.step()
+    held_back = await store.read(events.read, 0, 0, 10)
+    slow.end()
+    await writing
+    await consumer.step()
+
+    assert held_back.newest_offset > held_back.head_offset
+    assert lags == [2, 2, 3, 0]
