@@ -40,8 +40,9 @@ DISK_FULL, QUERY_CANCELED, _NOT_ALLOWED = "53100", "57014", "42501"
 _NOT_SENT = "not sent"
 # The session ends with such a failure.
 _ENDING = ("FATAL", "PANIC")
-# The server stops or starts, or only answers reads: it is the former primary.
-_AWAY = ("57P01", "57P02", "57P03", "25006")
+# The server stops or starts, or only answers reads: it is the former primary, or a standby that is to become one, which
+# knows no SERIALIZABLE.
+_AWAY = ("57P01", "57P02", "57P03", "25006", "0A000")
 _AWAY_LATELY = "the server was away a moment ago"
 _SILENT = "the server has been asked for a connection and does not answer"
 # What only a person can mend, as libpq says it, and a server that speaks English: with which SQLSTATE a server refuses

@@ -88,6 +88,22 @@ class Server:
             self._process.wait(60)
             self._process = None
 
+    @contextmanager
+    def standby(self) -> Iterator[Server]:
+        """A standby as of now: it takes its primary's place, and its port, once that is stopped and it is started."""
+        folder = Path(tempfile.mkdtemp(prefix="insta-standby-", dir=self.folder.parent))
+        try:
+            if user := _unprivileged():
+                os.chown(folder, user["user"], user["group"])
+            command = [_binary("pg_basebackup"), "-D", str(folder / "data"), "-d", self.url()]
+            options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+            subprocess.run([*command, *options], check=True, capture_output=True, cwd=folder, **user)
+            made = Server(folder, self.port, self._settings)
+            yield made
+            made.stop()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def show(self, certificate: Path) -> None:
         """Show whoever connects in a moment the certificate in a folder: tls.crt and tls.key."""
         assert self._process is not None

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from contextlib import closing
+from functools import partial
 
 import psycopg
 import pytest
 
-from chassis import events
+from chassis import errors, events
 from chassis.consumer import Consumer
 from chassis.postgres import PostgresStore
 from chassis.settings import DatabaseAddress
 from chassis.store import Database
+from tests import postgres_server
 from tests.chassis import items
 from tests.chassis.event_logs import all_events, append, name_of
-from tests.chassis.postgres.stores import open_store
+from tests.chassis.postgres.stores import can_add, open_store
+from tests.people import until
 from tests.postgres_server import Server
 
 pytestmark = pytest.mark.postgresql
@@ -153,8 +157,8 @@ async def test_a_log_that_was_restored_where_it_was_is_another_one_of_the_same_e
     assert [name_of(event) for event in later.events] == ["four"]
 
 
-async def test_a_server_that_took_the_place_of_another_meanwhile_begins_the_log_anew(store: PostgresStore) -> None:
-    """Before anybody reads on: its offsets may have been told of other events."""
+async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew_before_anybody_reads_on() -> None:
+    """It has not heard of all that the primary told, and its offsets may have been told of other events."""
     read: list[str] = []
     compared = 0
 
@@ -162,31 +166,41 @@ async def test_a_server_that_took_the_place_of_another_meanwhile_begins_the_log_
         nonlocal compared
         compared += 1
 
-    consumer = Consumer(
-        store,
-        "itself",
-        lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
-        lambda db, event: read.append(name_of(event)),
-        compare,
-        lambda lag: None,
-    )
-    await store.write(append, ["before"])
-    await consumer.step()
-    # Its home was another one, and its newest events have greater offsets than the next one will.
-    await store.write(lambda db: db.execute_sql("UPDATE event_log SET epoch = left(epoch, 17) || 'another'") and None)
-    await store.write(lambda db: db.execute_sql("UPDATE cursor SET epoch = (SELECT epoch FROM event_log)") and None)
-    await store.write(lambda db: db.execute_sql(f'UPDATE cursor SET "offset" = "offset" + {2**40}') and None)
-    await store.write(append, ["meanwhile"])
-    newest = await store.write(items.add, "newest")
+    with (
+        postgres_server.running(durable=True) as primary,
+        closing(open_store(DatabaseAddress(primary.database("items")))) as store,
+    ):
+        consumer = Consumer(
+            store,
+            "itself",
+            lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
+            lambda db, event: read.append(name_of(event)),
+            compare,
+            lambda lag: None,
+        )
+        await store.write(append, ["before"])
+        await consumer.step()
+        with primary.standby() as standby:
+            lost = [f"lost {number}" for number in range(10)]
+            newest = max([await store.write(items.add, name) for name in lost])
+            for name in lost:
+                await store.write(append, [name])
+            await consumer.step()
+            primary.stop(signal.SIGQUIT)
+            standby.start()
+            with pytest.raises(errors.Unavailable):
+                await store.write(append, ["to one that only reads"])
+            standby.run("SELECT pg_promote()")
+            await until(partial(can_add, store, "after"))
+            await store.write(append, ["after"])
+            await consumer.step()
+            await store.write(append, ["later"])
+            await consumer.step()
 
-    await consumer.step()
-    await store.write(append, ["after"])
-    await consumer.step()
-
-    assert (read, compared) == (["before", "after"], 1)
-    told = await store.read(events.read, 0, 0, 10)
-    assert [name_of(event) for event in told.events] == ["before", "meanwhile", "after"]
-    assert await store.write(items.add, "next") > newest + 1_000_000
+            assert (read, compared) == (["before", *lost, "later"], 1)
+            told = await store.read(events.read, 0, 0, 10)
+            assert [name_of(event) for event in told.events] == ["before", "after", "later"]
+            assert await store.write(items.add, "next") > newest + 1_000_000
 
 
 async def test_what_is_held_back_is_counted(store: PostgresStore) -> None:
