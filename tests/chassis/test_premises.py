@@ -43,7 +43,7 @@ class Neighbour:
 
     async def _read(self, offset: int, limit: int) -> Batch:
         self._renewed += 1
-        return Batch([], 5, f"epoch {self._renewed}", 1, 5, 0)
+        return Batch([], 5, f"epoch {self._renewed}", 1, 5, 5, 0)
 
     def _apply(self, db: Database, event: object) -> None:
         raise AssertionError("there are no events")

@@ -30,6 +30,7 @@ class Batch:
     events: list[Any]
     next_offset: int
     epoch: str
+    newest_offset: int
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Users:
         if offset >= len(log):
             await asyncio.sleep(0.005)
         events = log[offset : offset + limit]
-        return Batch(events, offset + len(events), self.epoch)
+        return Batch(events, offset + len(events), self.epoch, offset + len(events))
 
 
 @pytest.fixture
