@@ -17,7 +17,7 @@ import pytest
 from insta.gateway.v1 import accounts_pb2, admin_pb2, posts_pb2, profiles_pb2
 from tests import databases
 from tests.people import Failure, People, Person, failure, refused_soon, until
-from tests.running import MODES, PASSWORD, RunningSuite, running
+from tests.running import PASSWORD, RunningSuite, running
 
 REUSED = (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
 _ids = itertools.count()
@@ -177,7 +177,7 @@ async def line_to(address: str) -> AsyncIterator[Line]:
         server.close()
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=["apart", *(pytest.param(mode, marks=pytest.mark.soak) for mode in ("together", "workers"))])
 def own_mode(request: pytest.FixtureRequest) -> str:
     """For tests that start suites of their own."""
     mode: str = request.param

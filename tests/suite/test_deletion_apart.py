@@ -30,8 +30,15 @@ async def members(apart: RunningSuite) -> AsyncIterator[People]:
     await people.channel.close()
 
 
-@pytest.mark.parametrize("name", ["posts", "social"])
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        ("stopped", "posts"),
+        ("killed", "social"),
+        pytest.param("stopped", "social", marks=pytest.mark.soak),
+        pytest.param("killed", "posts", marks=pytest.mark.soak),
+    ],
+)
 async def test_what_is_deleted_while_a_service_is_away_goes_there_too(
     apart: RunningSuite, members: People, name: str, how: str
 ) -> None:

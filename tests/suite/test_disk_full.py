@@ -13,7 +13,7 @@ import pytest
 from insta.gateway.v1 import posts_pb2, profiles_pb2
 from tests import databases, disks
 from tests.people import Failure, People, Person, until
-from tests.running import MODES, running
+from tests.running import running
 
 pytestmark = pytest.mark.sqlite
 
@@ -35,7 +35,7 @@ async def outcome(call: Any) -> tuple[grpc.StatusCode, str]:
     return grpc.StatusCode.OK, ""
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["together", "apart", pytest.param("workers", marks=pytest.mark.soak)])
 async def test_reads_go_on_while_the_disk_is_full_and_writes_within_5_seconds_after(
     mode: str, small_disk: Path
 ) -> None:

@@ -83,7 +83,7 @@ async def test_images_stay_where_they_are_when_their_process_is_started_again(tm
         assert is_served(suite)
 
 
-@pytest.mark.parametrize("mode", ["workers", "apart"])
+@pytest.mark.parametrize("mode", ["apart", pytest.param("workers", marks=pytest.mark.soak)])
 async def test_images_are_served_over_tls_with_the_certificate_of_the_gateway(mode: str, tmp_path: Path) -> None:
     certificate = Authority().issue(tmp_path / "tls", NAME)
     with socket.socket() as free:

@@ -14,7 +14,7 @@ from tests.suite.killing import Writers, children, kill, process_of
 
 
 # The others in tests/soak, which kills each of them many times.
-@pytest.mark.parametrize("name", ["users", "social"])
+@pytest.mark.parametrize("name", ["social", pytest.param("users", marks=pytest.mark.soak)])
 async def test_a_part_that_is_killed_loses_nothing_that_was_answered(name: str, tmp_path: Path) -> None:
     with running("apart", tmp_path, superuser=False) as suite:
         people = People(suite.address)

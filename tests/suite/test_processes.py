@@ -142,7 +142,12 @@ def test_a_port_that_is_taken_for_images_is_refused_in_a_sentence(command: str, 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("together", "workers"), ("together", "one service"), ("workers", "apart"), ("apart", "together")],
+    [
+        ("together", "workers"),
+        ("apart", "together"),
+        pytest.param("together", "one service", marks=pytest.mark.soak),
+        pytest.param("workers", "apart", marks=pytest.mark.soak),
+    ],
 )
 def test_a_second_suite_on_the_same_data_is_refused_in_a_sentence(first: str, second: str, tmp_path: Path) -> None:
     with running(first, tmp_path, superuser=False):
@@ -202,7 +207,12 @@ async def test_a_suite_answers_soon_after_its_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "sent"),
-    [("together", signal.SIGTERM), ("together", signal.SIGINT), ("workers", signal.SIGTERM), ("apart", signal.SIGTERM)],
+    [
+        ("together", signal.SIGINT),
+        ("apart", signal.SIGTERM),
+        pytest.param("together", signal.SIGTERM, marks=pytest.mark.soak),
+        pytest.param("workers", signal.SIGTERM, marks=pytest.mark.soak),
+    ],
 )
 async def test_a_stop_loses_nothing_that_was_answered(mode: str, sent: signal.Signals, tmp_path: Path) -> None:
     answered: list[int] = []

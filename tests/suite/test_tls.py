@@ -378,7 +378,7 @@ def test_commands_reach_a_gateway_that_serves_tls(
     assert "NO ANSWER" in plaintext.stdout
 
 
-@pytest.mark.parametrize("command", ["up", "up --workers 2", "serve gateway"])
+@pytest.mark.parametrize("command", ["up", "serve gateway", pytest.param("up --workers 2", marks=pytest.mark.soak)])
 def test_a_certificate_that_cannot_be_used_is_told_in_a_sentence(
     command: str, made: Path, settings_of_public: dict[str, str], given: dict[str, str], tmp_path: Path
 ) -> None:
