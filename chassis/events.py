@@ -11,8 +11,8 @@ more. A transaction that lasts, in whatever database of the server, holds back w
 
 Such numbers belong to one server, and to one course of its history. A database that was restored, from a dump or with
 its server, is found out by the epoch, which names them, and so is a standby that took the place of its primary, which
-may have told more than the standby heard of: at a start, and before anybody reads on. The log begins anew then, with
-its events under new offsets, and its readers compare.
+may have told more than the standby heard of: at a start, before the first change on a connection, and before anybody
+reads on. The log gets another epoch then, and its readers compare.
 
 A database that was moved (`insta move`) keeps its events and their offsets. Its log gets an epoch that tells of which
 one it is the continuation, and up to which offset the two are the same: who has read no further reads on.
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, TypeVar
 import peewee
 from google.protobuf import message
 
-from chassis import clock
+from chassis import clock, errors
 from chassis.call import current
 from chassis.models import IdField, Table, skip_ids
 from chassis.query import compiled, param
@@ -93,15 +93,19 @@ class _Log(NamedTuple):
     floor_offset: int
 
 
-class _Ends(NamedTuple):
-    """The offset up to which nothing can be appended any more, and that of the last event, which may be held back."""
+class _Whole(NamedTuple):
+    """The log, the offset up to which nothing can be appended any more, and that of the last event: it may be greater,
+    and is held back then.
+    """
 
+    epoch: str
+    floor: int
     head: int
     newest: int
 
 
 class _Elsewhere(Exception):
-    """The log is not where it was written: its server took the place of another while the log was in use."""
+    """The log is not where it was written (its server took the place of another), or began anew a moment ago."""
 
 
 _ONLY = 1
@@ -115,13 +119,11 @@ _append_concurrently = compiled(
         payload=param("payload"),
     )
 )
-# Of all transactions that are or will be under way.
-_FIRST_OFFSET = f"pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES}"
-_ENDS = f"""
-SELECT CASE WHEN max(id) IS NULL THEN 0 ELSE least(max(id), {_FIRST_OFFSET} - 1) END, coalesce(max(id), 0)
-FROM logged_event
-"""
-_FIRST_AND_COUNT = f"SELECT {_FIRST_OFFSET}, count(*) FROM logged_event"
+# The first offset of all transactions that are or will be under way, and of those to come.
+_FIRST = f"pg_snapshot_xmin(pg_current_snapshot())::text::bigint * {_PLACES}"
+_NEXT = f"SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint * {_PLACES}"
+_WHOLE = f"SELECT epoch, floor_offset, (SELECT max(id) FROM logged_event), {_FIRST} FROM event_log"
+_FIRST_AND_COUNT = f"SELECT {_FIRST}, count(*) FROM logged_event"
 # In two steps: no two events may have one offset in between. The newest comes first then.
 _TURN_AROUND = "UPDATE logged_event SET id = -id"
 _NUMBER_DOWN = """
@@ -130,8 +132,8 @@ UPDATE logged_event SET id = numbered.offset FROM
 WHERE logged_event.id = numbered.id
 """
 # A restored dump makes its tables anew. The file of the write-ahead log begins with the number of the history, which a
-# restored server and a promoted standby increase; what pg_control_checkpoint() tells of it follows minutes later.
-# A standby writes none.
+# promoted standby increases, and a server that recovers from an archive; pg_control_checkpoint() tells of it minutes
+# later. A standby writes none.
 _HOME = """
 SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), 'event_log'::regclass::oid,
 CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END FROM pg_control_system()
@@ -176,7 +178,6 @@ def begin(db: Database) -> None:
     """Give the log its epoch, if it has none, or another where it was restored. Runs in a write."""
     _begin.run(db, epoch=_new_epoch(db))
     if not is_at_home(db):
-        # Offsets of before may be greater than those to come.
         _begin_anew(db)
         skip_ids(db)
 
@@ -203,8 +204,8 @@ def carry_on(db: Database) -> None:
     before = state(db)
     if not before.epoch:
         return
-    if db.dialect == POSTGRESQL and before.head_offset >= _first_and_count(db)[0]:
-        # Events to come would be told before those that there are: their readers cannot read on, but compare.
+    if _is_ahead(db):
+        # Its readers cannot read on, but compare.
         _begin_anew(db)
     else:
         epoch = f"{before.epoch}+{before.head_offset}{_home(db)}"
@@ -251,20 +252,18 @@ def read(db: Database, offset: int, start_time: int, limit: int) -> Batch:
         _Elsewhere: the log has to begin anew.
     """
     # Before the events: what is appended meanwhile must come after it.
-    settled, last = _ends(db)
-    floor = _log.all(db)[0].floor_offset
-    head, newest = max(settled, floor), max(last, floor)
+    epoch, _, head, newest = _whole(db)
     if not offset:
         first = _first_since.all(db, start_time=start_time)[0][0]
         offset = head if first is None else min(first - 1, head)
     events = _after.all(db, offset=offset, head=head, limit=limit)
     # After the events: what was forgotten before they were read must lie below the floor.
-    whole = _log.all(db)[0]
-    if not whole.epoch.endswith(_home(db)):
+    now = _log.all(db)[0]
+    if now.epoch != epoch or not epoch.endswith(_home(db)):
         raise _Elsewhere
     next_offset = events[-1].offset if events else head
     remaining = between(db, next_offset, newest) if len(events) == limit or newest > head else 0
-    return Batch(events, next_offset, whole.epoch, whole.floor_offset, head, newest, remaining)
+    return Batch(events, next_offset, epoch, now.floor_offset, head, newest, remaining)
 
 
 def forget(db: Database, before: int, limit: int) -> int:
@@ -280,30 +279,39 @@ def _last(db: Database) -> int:
     return _max_offset.all(db)[0][0] or 0
 
 
-def _ends(db: Database) -> _Ends:
-    if db.dialect != POSTGRESQL:
-        last = _last(db)
-        return _Ends(last, last)
-    ((head, newest),) = db.execute_sql(_ENDS).fetchall()
-    return _Ends(int(head), int(newest))
+def _whole(db: Database) -> _Whole:
+    if db.dialect == POSTGRESQL:
+        ((epoch, floor, last, first),) = db.execute_sql(_WHOLE).fetchall()
+        newest = last or 0
+        head = min(newest, first - 1)
+    else:
+        head = newest = _last(db)
+        epoch, floor = _log.all(db)[0]
+    return _Whole(epoch, floor, max(head, floor), max(newest, floor))
 
 
 def _head(db: Database) -> int:
-    return _ends(db).head
+    return _whole(db).head
+
+
+def _is_ahead(db: Database) -> bool:
+    """Whether events to come would have smaller offsets: the server is younger than the one where the log was."""
+    return db.dialect == POSTGRESQL and state(db).head_offset >= int(db.execute_sql(_NEXT).fetchall()[0][0])
 
 
 def _begin_anew(db: Database) -> None:
-    """Give a log on a server another epoch, and its events offsets below those of all transactions under way."""
-    first, count = _first_and_count(db)
-    db.execute_sql(_TURN_AROUND)
-    db.execute_sql(_NUMBER_DOWN, (first,))
-    _put.run(db, epoch=_new_epoch(db), floor_offset=first - count - 1)
+    """Give a log on a server another epoch, and if it is ahead, its events offsets below those of what is under way.
 
-
-def _first_and_count(db: Database) -> tuple[int, int]:
-    """The first offset of the transactions that are or will be under way, and how many events there are."""
-    ((first, count),) = db.execute_sql(_FIRST_AND_COUNT).fetchall()
-    return int(first), int(count)
+    That takes some seconds for a million of them.
+    """
+    # Who had read nothing is to see that something is missing.
+    floor = max(state(db).floor_offset, 1)
+    if _is_ahead(db):
+        ((first, count),) = db.execute_sql(_FIRST_AND_COUNT).fetchall()
+        db.execute_sql(_TURN_AROUND)
+        db.execute_sql(_NUMBER_DOWN, (first,))
+        floor = first - count - 1
+    _put.run(db, epoch=_new_epoch(db), floor_offset=floor)
 
 
 def _new_epoch(db: Database) -> str:
@@ -352,11 +360,15 @@ async def wait_for(
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
+    elsewhere = False
     while True:
         head = await store.read(_head)
         try:
             batch = await store.read(read, offset, start_time, limit)
         except _Elsewhere:
+            if elsewhere:
+                raise errors.unavailable() from None
+            elsewhere = True
             await store.write(begin)
             continue
         if batch.events or offset > batch.head_offset or draining.is_set() or loop.time() >= end:

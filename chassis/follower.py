@@ -28,6 +28,8 @@ class Batch(Protocol):
     @property
     def epoch(self) -> str: ...
     @property
+    def head_offset(self) -> int: ...
+    @property
     def newest_offset(self) -> int: ...
 
 
@@ -120,8 +122,10 @@ class Follower:
                 apply(event)
         self._offset, self._epoch = batch.next_offset, batch.epoch
         # Of what happened while the answer was under way it says nothing: it is as old as the question, to be safe.
-        if self._mark is None or batch.next_offset >= batch.newest_offset:
-            self._mark = _Mark(began, batch.newest_offset)
+        # A service of an older version tells its head only.
+        newest = max(batch.newest_offset, batch.head_offset)
+        if self._mark is None or batch.next_offset >= newest:
+            self._mark = _Mark(began, newest)
         if batch.next_offset >= self._mark.offset:
             self._heard_at, self._mark = self._mark.asked_at, None
             self._first_heard.set()

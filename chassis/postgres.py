@@ -68,6 +68,8 @@ class PostgresStore(Store):
     Args:
         migrations_folder: Numbered migrations, applied where they were not yet (`schema.py`).
         on_commit: Called with 1 for each change that was made lasting, on a thread of the store.
+        on_arrival: Called in the transaction of the first change on each connection: it may lead to another server than
+            the last one, which took its place.
         connections: So many connections this process has at most.
 
     Raises:
@@ -81,9 +83,11 @@ class PostgresStore(Store):
         migrations_folder: Path,
         on_commit: Callable[[int], None] = lambda writes: None,
         connections: int = 10,
+        on_arrival: Callable[[Database], None] = lambda db: None,
     ) -> None:
         self._db = PostgresDatabase(address)
         self._on_commit = on_commit
+        self._on_arrival = on_arrival
         self._closed = False
         writers = (connections - _OTHER_CONNECTIONS) // 2
         self._readers = Threads(connections - _OTHER_CONNECTIONS - writers, "postgres-reader")
@@ -163,7 +167,8 @@ class PostgresStore(Store):
         **kwargs: Arguments.kwargs,
     ) -> Result:
         context = contextvars.copy_context()
-        return self._writers.submit(context.run, self._change, partial(change, self._db, *args, **kwargs)).result()
+        make = partial(change, self._db, *args, **kwargs)
+        return self._writers.submit(context.run, self._change, make, None, 0).result()
 
     def try_lease(self, name: str) -> bool:
         return self._leases.take(name)
@@ -215,7 +220,17 @@ class PostgresStore(Store):
                     raise self._given_up(failure) from None
         raise AssertionError("unreachable")
 
-    def _change(self, change: Callable[[], Result], abandoned: threading.Event | None = None) -> Result:
+    def _change(
+        self,
+        change: Callable[[], Result],
+        abandoned: threading.Event | None = None,
+        longest: int = LONGEST_MILLISECONDS,
+    ) -> Result:
+        """Make a change, again and again if need be.
+
+        Args:
+            longest: The milliseconds that a statement may take of a change that belongs to no call; 0: any.
+        """
         abandoned = abandoned or threading.Event()
         deadline = _deadline()
         lost = refused = 0
@@ -225,7 +240,8 @@ class PostgresStore(Store):
                     raise errors.deadline_exceeded()
                 after: list[Callable[[], None]] = []
                 try:
-                    result = self._attempt(change, abandoned, deadline, after, refused + 1 < _ATTEMPTS_OF_UNIQUE)
+                    may_look_again = refused + 1 < _ATTEMPTS_OF_UNIQUE
+                    result = self._attempt(change, abandoned, deadline, longest, after, may_look_again)
                     break
                 except _Again as again:
                     refused += self._db.mine.failure == UNIQUE_VIOLATION
@@ -250,6 +266,7 @@ class PostgresStore(Store):
         change: Callable[[], Result],
         abandoned: threading.Event,
         deadline: float,
+        longest: int,
         after: list[Callable[[], None]],
         may_look_again: bool,
     ) -> Result:
@@ -263,11 +280,13 @@ class PostgresStore(Store):
         """
         db, mine = self._db, self._db.mine
         mine.events, mine.failure = 0, None
-        remaining = min((deadline - time.monotonic()) * 1000, LONGEST_MILLISECONDS)
+        remaining = (deadline - time.monotonic()) * 1000
+        if remaining < math.inf:
+            longest = max(math.ceil(min(remaining, LONGEST_MILLISECONDS)), 1)
         try:
-            db.command(
-                f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {max(math.ceil(remaining), 1)}"
-            )
+            db.command(f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {longest}")
+            if not mine.has_changed:
+                self._on_arrival(db)
             result = contextvars.copy_context().run(run_change, change, after)
             if mine.failure is not None:
                 raise RuntimeError("a change went on after a statement had failed")
@@ -296,6 +315,7 @@ class PostgresStore(Store):
                 db.complaints.make("commit failed", told(failure))
             judged = self._judged(failure)
             raise (judged if isinstance(judged, errors.Error) else errors.unavailable()) from failure
+        mine.has_changed = True
         return result
 
     def _given_up(self, failure: BaseException) -> errors.Error:

@@ -40,9 +40,8 @@ DISK_FULL, QUERY_CANCELED, _NOT_ALLOWED = "53100", "57014", "42501"
 _NOT_SENT = "not sent"
 # The session ends with such a failure.
 _ENDING = ("FATAL", "PANIC")
-# The server stops or starts, or only answers reads: it is the former primary, or a standby that is to become one, which
-# knows no SERIALIZABLE.
-_AWAY = ("57P01", "57P02", "57P03", "25006", "0A000")
+# The server stops or starts, or only answers reads: it is the former primary.
+_AWAY = ("57P01", "57P02", "57P03", "25006")
 _AWAY_LATELY = "the server was away a moment ago"
 _SILENT = "the server has been asked for a connection and does not answer"
 # What only a person can mend, as libpq says it, and a server that speaks English: with which SQLSTATE a server refuses
@@ -73,6 +72,8 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
     "fallback_application_name": "insta",
+    # Of several hosts the primary; what a standby would answer to reads may be old.
+    "target_session_attrs": "read-write",
 }
 # So does the server notice: until then a machine that vanished has its leases and its transactions.
 _SERVERS_KEEPALIVES = (
@@ -103,12 +104,14 @@ class _Mine(threading.local):
         failure: The SQLSTATE of the last statement that failed, or _NOT_SENT; "" if the connection did; None: none has.
         longest: The milliseconds that a statement of a call without a deadline may take; 0: any.
         patience: Those that a statement may take at the moment, outside of changes.
+        has_changed: Whether a change was made on its connection.
     """
 
     events = 0
     failure: str | None = None
     longest = LONGEST_MILLISECONDS
     patience = LONGEST_MILLISECONDS
+    has_changed = False
 
 
 class _Complaints:
@@ -192,6 +195,7 @@ class PostgresDatabase(peewee.PostgresqlDatabase, Database):
         finally:
             self._next_try = time.monotonic() + self._pause
         self.mine.failure = None
+        self.mine.has_changed = False
         self._opened[connection] = threading.get_ident()
         return connection
 

@@ -49,6 +49,7 @@ _KEYS_TIMEOUT_SECONDS = 3.0
 _EVENTS_WAIT_SECONDS = 5
 _EVENTS_MARGIN_SECONDS = 3.0
 # A token that lives longer than what is remembered of ended sessions would come back to life.
+_CLOCKS_DIFFER_SECONDS = 60
 _REVOKED_SECONDS = identity.LIFETIME_SECONDS + 12 * identity.LEEWAY_SECONDS
 _FIRST_NEWS_SECONDS = 5.0
 _EVENTS_WAIT = duration_pb2.Duration(seconds=_EVENTS_WAIT_SECONDS)
@@ -91,9 +92,9 @@ class Assembly:
         for name in {users.SERVICE.name, *(name for service in here for name in service.calls)}:
             self._channels[name] = self._channel(name, here)
         followed = {name for service in here for name in service.follows}
-        self._events = {name: self._follower(name, clock.now()) for name in followed}
+        self._events = {name: self._follower(name, _CLOCKS_DIFFER_SECONDS) for name in followed}
         # Sessions that ended before can have no token that is still valid.
-        user_events = self._follower(users.SERVICE.name, clock.now() - _REVOKED_SECONDS * 1_000_000)
+        user_events = self._follower(users.SERVICE.name, _REVOKED_SECONDS)
         self._events[users.SERVICE.name] = user_events
         self._revocations = Revocations(user_events.age, _REVOKED_SECONDS)
         user_events.subscribe(lambda event: self._revocations.add(event.sessions_ended.session_ids))
@@ -152,7 +153,7 @@ class Assembly:
     async def first_news(self) -> None:
         """Wait a while until it is known which sessions have ended."""
         if not await self._events[users.SERVICE.name].wait_until_heard(_FIRST_NEWS_SECONDS):
-            log.warning("users service not reached yet; until then no call may change anything")
+            log.warning("not heard yet which sessions have ended; until then no call may change anything")
 
     async def close(self, seconds: float = 0.0) -> None:
         """Finish what is waiting to be written, and close all channels. Traces are sent for so many seconds at most."""
@@ -206,13 +207,13 @@ class Assembly:
         stub = events_pb2_grpc.EventServiceStub(self._channels["users"])
         return (await stub.FindMissingUsers(events_pb2.FindMissingUsersRequest(user_ids=user_ids))).user_ids
 
-    def _follower(self, name: str, first_event_time: int) -> Follower:
-        """Follows the event log of a service from a time on (microseconds since 1970)."""
+    def _follower(self, name: str, seconds: int) -> Follower:
+        """Follows the event log of a service, from so many seconds ago on."""
         stub: Any = _EVENT_STUBS[name](self._channels[name])
         request_class = _EVENT_REQUESTS[name]
-        start_time = clock.timestamp(first_event_time)
 
         async def read(offset: int, limit: int) -> Any:
+            start_time = clock.timestamp(clock.now() - seconds * 1_000_000)
             request = request_class(offset=offset, start_time=start_time, limit=limit, wait=_EVENTS_WAIT)
             # After a silence the question waits for nothing: its answer tells that the service is there (again).
             if follower.silence() > _EVENTS_WAIT_SECONDS + _EVENTS_MARGIN_SECONDS:

@@ -9,6 +9,7 @@ import apsw
 import click
 import peewee
 
+from chassis import events
 from chassis.schema import MigrationFailed
 from chassis.service import Service
 from chassis.settings import DatabaseAddress, Settings, database_variable
@@ -102,7 +103,8 @@ def _open_on_server(
         text = f"{variable} needs a package that is not installed: pip install 'insta[postgresql]'."
         raise click.ClickException(text) from None
     try:
-        return PostgresStore(address, service.migrations, on_commit, settings.database_connections)
+        connections = settings.database_connections
+        return PostgresStore(address, service.migrations, on_commit, connections, on_arrival=events.begin)
     except CannotConnect as failure:
         text = f"cannot use {address}: {failure}. {failure.remedy.format(setting=variable)}."
         raise click.ClickException(text) from None

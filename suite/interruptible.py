@@ -32,9 +32,14 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
             interrupted = True
             task.cancel()
 
+        loop = asyncio.get_running_loop()
         if hears:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
-        return await work
+            loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            return await work
+        finally:
+            if hears:
+                loop.remove_signal_handler(signal.SIGINT)
 
     try:
         return asyncio.run(main())

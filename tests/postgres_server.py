@@ -99,8 +99,10 @@ class Server:
             options = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
             subprocess.run([*command, *options], check=True, capture_output=True, cwd=folder, **user)
             made = Server(folder, self.port, self._settings)
-            yield made
-            made.stop()
+            try:
+                yield made
+            finally:
+                made.stop()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

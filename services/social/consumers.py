@@ -88,6 +88,8 @@ def heard_of_all_posts(parts: Parts) -> Callable[[], Awaitable[bool]]:
     async def heard() -> bool:
         position = await parts.store.read(position_of, "posts")
         log = await stub.ReadEvents(post_events_pb2.ReadEventsRequest(offset=position.offset, limit=1))
-        return position.offset == log.newest_offset and position.epoch in ("", log.epoch)
+        # A service of an older version tells its head only.
+        newest = max(log.newest_offset, log.head_offset)
+        return position.offset == newest and position.epoch in ("", log.epoch)
 
     return heard

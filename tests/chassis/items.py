@@ -46,6 +46,7 @@ _rename = compiled(Item.update(name=param("name")).where(Item.id == param("id"))
 _delete = compiled(Item.delete().where(Item.id == param("id")))
 _all = compiled(Item.select(Item.id, Item.name).order_by(Item.id))
 _count = compiled(Item.select(peewee.fn.count(Item.id)))
+_id_of = compiled(Item.select(Item.id).where(Item.name == param("name")))
 _among = compiled(Item.select(Item.id).where(among(Item.id, "ids")).order_by(Item.id))
 
 
@@ -79,6 +80,13 @@ def names(db: Database) -> list[str]:
 def count(db: Database) -> int:
     """How many items there are."""
     row = _count.one(db)
+    assert row is not None
+    return int(row[0])
+
+
+def id_of(db: Database, name: str) -> int:
+    """The id of an item."""
+    row = _id_of.one(db, name=name)
     assert row is not None
     return int(row[0])
 

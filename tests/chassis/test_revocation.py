@@ -182,6 +182,7 @@ class Batch:
     events: list[str]
     next_offset: int
     epoch: str
+    head_offset: int
     newest_offset: int
 
 
@@ -213,7 +214,7 @@ class Log:
                     await asyncio.wait_for(self._more.wait(), 0.05)
         newest = len(self.events)
         events = self.events[offset : min(offset + limit, newest - self.held_back)]
-        return Batch(events, offset + len(events), self.epoch, newest)
+        return Batch(events, offset + len(events), self.epoch, newest - self.held_back, newest)
 
     async def append(self, *events: str) -> None:
         async with self._more:

@@ -30,6 +30,7 @@ class Batch:
     events: list[Any]
     next_offset: int
     epoch: str
+    head_offset: int
     newest_offset: int
 
 
@@ -81,7 +82,7 @@ class Users:
         if offset >= len(log):
             await asyncio.sleep(0.005)
         events = log[offset : offset + limit]
-        return Batch(events, offset + len(events), self.epoch, offset + len(events))
+        return Batch(events, offset + len(events), self.epoch, len(log), len(log))
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ async def test_a_log_that_was_restored_where_it_was_is_another_one_of_the_same_e
 
 
 async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew_before_anybody_reads_on() -> None:
-    """It has not heard of all that the primary told, and its offsets may have been told of other events."""
+    """It has not heard of all that the primary told, and its offsets and ids may have been told of something else."""
     read: list[str] = []
     compared = 0
 
@@ -166,41 +166,83 @@ async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew
         nonlocal compared
         compared += 1
 
-    with (
-        postgres_server.running(durable=True) as primary,
-        closing(open_store(DatabaseAddress(primary.database("items")))) as store,
-    ):
-        consumer = Consumer(
-            store,
-            "itself",
-            lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
-            lambda db, event: read.append(name_of(event)),
-            compare,
-            lambda lag: None,
-        )
-        await store.write(append, ["before"])
-        await consumer.step()
-        with primary.standby() as standby:
-            lost = [f"lost {number}" for number in range(10)]
-            newest = max([await store.write(items.add, name) for name in lost])
-            for name in lost:
-                await store.write(append, [name])
+    with postgres_server.running(durable=True) as primary:
+        address = DatabaseAddress(primary.database("items"))
+        open_store(address).close()
+        with closing(PostgresStore(address, items.MIGRATIONS, on_arrival=events.begin)) as store:
+            consumer = Consumer(
+                store,
+                "itself",
+                lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
+                lambda db, event: read.append(name_of(event)),
+                compare,
+                lambda lag: None,
+            )
+            await store.write(append, ["before"])
             await consumer.step()
-            primary.stop(signal.SIGQUIT)
-            standby.start()
-            with pytest.raises(errors.Unavailable):
-                await store.write(append, ["to one that only reads"])
-            standby.run("SELECT pg_promote()")
-            await until(partial(can_add, store, "after"))
-            await store.write(append, ["after"])
-            await consumer.step()
-            await store.write(append, ["later"])
-            await consumer.step()
+            (before,) = await all_events(store)
+            with primary.standby() as standby:
+                # More than PostgreSQL assigns again by itself after a crash.
+                lost = [f"lost {number}" for number in range(40)]
+                newest = max([await store.write(items.add, name) for name in lost])
+                for name in lost:
+                    await store.write(append, [name])
+                await consumer.step()
+                primary.stop(signal.SIGQUIT)
+                standby.start()
+                for call in (store.write(append, ["to one that only reads"]), store.read(items.count)):
+                    with pytest.raises(errors.Unavailable):
+                        await call
+                standby.run("SELECT pg_promote()")
+                await until(partial(can_add, store, "first of the standby"))
+                await store.write(append, ["after"])
+                await consumer.step()
+                await store.write(append, ["later"])
+                await consumer.step()
 
-            assert (read, compared) == (["before", *lost, "later"], 1)
-            told = await store.read(events.read, 0, 0, 10)
-            assert [name_of(event) for event in told.events] == ["before", "after", "later"]
-            assert await store.write(items.add, "next") > newest + 1_000_000
+                assert (read, compared) == (["before", *lost, "later"], 1)
+                told = await all_events(store)
+                assert [name_of(event) for event in told] == ["before", "after", "later"]
+                # However many there are: none gets another offset where those to come are greater.
+                assert told[0].offset == before.offset
+                assert await store.read(items.id_of, "first of the standby") > newest + 1_000_000
+
+
+async def test_a_log_that_begins_anew_loses_nothing_of_what_is_under_way(store: PostgresStore) -> None:
+    """Its events get offsets below that of one which is not committed yet, and which its readers are told later."""
+    read: list[str] = []
+    compared = 0
+
+    async def compare() -> None:
+        nonlocal compared
+        compared += 1
+
+    consumer = Consumer(
+        store,
+        "itself",
+        lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
+        lambda db, event: read.append(name_of(event)),
+        compare,
+        lambda lag: None,
+    )
+    await store.write(append, ["old"])
+    # As a dump of an older server.
+    await store.write(lambda db: db.execute_sql(f"UPDATE logged_event SET id = id + {2**50}") and None)
+    await store.write(lambda db: db.execute_sql("UPDATE event_log SET epoch = left(epoch, 17) || 'another'") and None)
+    slow = Slow("slow")
+    writing = asyncio.ensure_future(store.write(slow.run))
+    await slow.appended()
+    await store.write(append, ["meanwhile"])
+
+    await consumer.step()
+    slow.end()
+    await writing
+    await store.write(append, ["after"])
+    await consumer.step()
+
+    told = [name_of(event) for event in await all_events(store)]
+    assert (sorted(told[:2]), told[2:]) == (["meanwhile", "old"], ["slow", "after"])
+    assert (read, compared) == (["slow", "after"], 1)
 
 
 async def test_what_is_held_back_is_counted(store: PostgresStore) -> None:
