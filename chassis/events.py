@@ -177,6 +177,11 @@ _put = compiled(EventLog.update(epoch=param("epoch"), floor_offset=param("floor_
 def begin(db: Database) -> None:
     """Give the log its epoch, if it has none, or another where it was restored. Runs in a write."""
     _begin.run(db, epoch=_new_epoch(db))
+    begin_elsewhere(db)
+
+
+def begin_elsewhere(db: Database) -> None:
+    """Begin a log anew that is not where it was written, and leave any other as it is. Runs in a write."""
     if not is_at_home(db):
         _begin_anew(db)
         skip_ids(db)
@@ -369,7 +374,7 @@ async def wait_for(
             if elsewhere:
                 raise errors.unavailable() from None
             elsewhere = True
-            await store.write(begin)
+            await store.write(begin_elsewhere)
             continue
         if batch.events or offset > batch.head_offset or draining.is_set() or loop.time() >= end:
             return batch

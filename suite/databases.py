@@ -104,7 +104,7 @@ def _open_on_server(
         raise click.ClickException(text) from None
     try:
         connections = settings.database_connections
-        return PostgresStore(address, service.migrations, on_commit, connections, on_arrival=events.begin)
+        return PostgresStore(address, service.migrations, on_commit, connections, on_arrival=events.begin_elsewhere)
     except CannotConnect as failure:
         text = f"cannot use {address}: {failure}. {failure.remedy.format(setting=variable)}."
         raise click.ClickException(text) from None

@@ -169,7 +169,7 @@ async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew
     with postgres_server.running(durable=True) as primary:
         address = DatabaseAddress(primary.database("items"))
         open_store(address).close()
-        with closing(PostgresStore(address, items.MIGRATIONS, on_arrival=events.begin)) as store:
+        with closing(PostgresStore(address, items.MIGRATIONS, on_arrival=events.begin_elsewhere)) as store:
             consumer = Consumer(
                 store,
                 "itself",
