@@ -74,10 +74,8 @@ async def test_no_call_notices_that_connections_are_replaced(issuer: Issuer, tok
     async with AsyncExitStack() as stack:
         peer = await stack.enter_async_context(running("remote", issuer, connection_age=AGE_SECONDS))
         peer.servicer.script = created
-        # Of a client that knows nothing of all this: it tries nothing again.
-        plain = await stack.enter_async_context(
-            grpc.aio.insecure_channel(peer.address, options=[*LONE, ("grpc.enable_retries", 0)])
-        )
+        # Of a client that knows nothing of all this.
+        plain = await stack.enter_async_context(grpc.aio.insecure_channel(peer.address, options=LONE))
         replaced = 0
 
         async def count() -> None:
