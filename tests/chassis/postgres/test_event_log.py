@@ -45,34 +45,49 @@ class Slow:
         self._ending.set()
 
 
+class Reader:
+    """A consumer of a store's own log.
+
+    Attributes:
+        read: The names of the events that took effect.
+        compared: How often it could not read on.
+        lags: How many events waited, before and after each step.
+    """
+
+    def __init__(self, store: PostgresStore) -> None:
+        self.read: list[str] = []
+        self.compared = 0
+        self.lags: list[int] = []
+        consumer = Consumer(
+            store,
+            "itself",
+            lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
+            lambda db, event: self.read.append(name_of(event)),
+            self._compare,
+            self.lags.append,
+        )
+        self.step = consumer.step
+
+    async def _compare(self) -> None:
+        self.compared += 1
+
+
 async def test_a_reader_misses_nothing_where_commits_overtake_each_other(store: PostgresStore) -> None:
     """The event with the smaller offset is committed after one with a greater, while a consumer reads."""
-    read: list[str] = []
-
-    async def compare() -> None:
-        raise AssertionError("nothing was missed")
-
-    consumer = Consumer(
-        store,
-        "itself",
-        lambda offset, limit: store.read(events.read, offset, 0, limit),
-        lambda db, event: read.append(name_of(event)),
-        compare,
-        lambda lag: None,
-    )
+    reader = Reader(store)
     slow = Slow("early")
     writing = asyncio.ensure_future(store.write(slow.run))
     await slow.appended()
     await store.write(append, ["late"])
     held_back = await store.read(events.read, 0, 0, 10)
-    await consumer.step()
-    read_before = read.copy()
+    await reader.step()
+    read_before = reader.read.copy()
     slow.end()
     await writing
-    await consumer.step()
+    await reader.step()
 
     early, late = await all_events(store)
-    assert (held_back.events, read_before, read) == ([], [], ["early", "late"])
+    assert (held_back.events, read_before, reader.read, reader.compared) == ([], [], ["early", "late"], 0)
     assert [name_of(early), name_of(late)] == ["early", "late"]
     # Who had nothing to read was sent no further than where the first of them came.
     assert held_back.next_offset < early.offset < late.offset
@@ -159,27 +174,13 @@ async def test_a_log_that_was_restored_where_it_was_is_another_one_of_the_same_e
 
 async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew_before_anybody_reads_on() -> None:
     """It has not heard of all that the primary told, and its offsets and ids may have been told of something else."""
-    read: list[str] = []
-    compared = 0
-
-    async def compare() -> None:
-        nonlocal compared
-        compared += 1
-
     with postgres_server.running(durable=True) as primary:
         address = DatabaseAddress(primary.database("items"))
         open_store(address).close()
         with closing(PostgresStore(address, items.MIGRATIONS, on_arrival=events.begin_elsewhere)) as store:
-            consumer = Consumer(
-                store,
-                "itself",
-                lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
-                lambda db, event: read.append(name_of(event)),
-                compare,
-                lambda lag: None,
-            )
+            reader = Reader(store)
             await store.write(append, ["before"])
-            await consumer.step()
+            await reader.step()
             (before,) = await all_events(store)
             with primary.standby() as standby:
                 # More than PostgreSQL assigns again by itself after a crash.
@@ -187,7 +188,7 @@ async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew
                 newest = max([await store.write(items.add, name) for name in lost])
                 for name in lost:
                     await store.write(append, [name])
-                await consumer.step()
+                await reader.step()
                 primary.stop(signal.SIGQUIT)
                 standby.start()
                 for call in (store.write(append, ["to one that only reads"]), store.read(items.count)):
@@ -196,11 +197,11 @@ async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew
                 standby.run("SELECT pg_promote()")
                 await until(partial(can_add, store, "first of the standby"))
                 await store.write(append, ["after"])
-                await consumer.step()
+                await reader.step()
                 await store.write(append, ["later"])
-                await consumer.step()
+                await reader.step()
 
-                assert (read, compared) == (["before", *lost, "later"], 1)
+                assert (reader.read, reader.compared) == (["before", *lost, "later"], 1)
                 told = await all_events(store)
                 assert [name_of(event) for event in told] == ["before", "after", "later"]
                 # However many there are: none gets another offset where those to come are greater.
@@ -210,21 +211,7 @@ async def test_a_standby_that_takes_the_place_of_its_primary_begins_the_log_anew
 
 async def test_a_log_that_begins_anew_loses_nothing_of_what_is_under_way(store: PostgresStore) -> None:
     """Its events get offsets below that of one which is not committed yet, and which its readers are told later."""
-    read: list[str] = []
-    compared = 0
-
-    async def compare() -> None:
-        nonlocal compared
-        compared += 1
-
-    consumer = Consumer(
-        store,
-        "itself",
-        lambda offset, limit: events.wait_for(store, offset, 0, limit, 0, asyncio.Event()),
-        lambda db, event: read.append(name_of(event)),
-        compare,
-        lambda lag: None,
-    )
+    reader = Reader(store)
     await store.write(append, ["old"])
     # As a dump of an older server.
     await store.write(lambda db: db.execute_sql(f"UPDATE logged_event SET id = id + {2**50}") and None)
@@ -234,41 +221,29 @@ async def test_a_log_that_begins_anew_loses_nothing_of_what_is_under_way(store: 
     await slow.appended()
     await store.write(append, ["meanwhile"])
 
-    await consumer.step()
+    await reader.step()
     slow.end()
     await writing
     await store.write(append, ["after"])
-    await consumer.step()
+    await reader.step()
 
     told = [name_of(event) for event in await all_events(store)]
     assert (sorted(told[:2]), told[2:]) == (["meanwhile", "old"], ["slow", "after"])
-    assert (read, compared) == (["slow", "after"], 1)
+    assert (reader.read, reader.compared) == (["slow", "after"], 1)
 
 
 async def test_what_is_held_back_is_counted(store: PostgresStore) -> None:
-    lags: list[int] = []
-
-    async def compare() -> None:
-        raise AssertionError("nothing was missed")
-
-    consumer = Consumer(
-        store,
-        "itself",
-        lambda offset, limit: store.read(events.read, offset, 0, limit),
-        lambda db, event: None,
-        compare,
-        lags.append,
-    )
+    reader = Reader(store)
     slow = Slow("early")
     writing = asyncio.ensure_future(store.write(slow.run))
     await slow.appended()
     await store.write(append, ["late", "later"])
 
-    await consumer.step()
+    await reader.step()
     held_back = await store.read(events.read, 0, 0, 10)
     slow.end()
     await writing
-    await consumer.step()
+    await reader.step()
 
     assert held_back.newest_offset > held_back.head_offset
-    assert lags == [2, 2, 3, 0]
+    assert (reader.lags, reader.compared) == ([2, 2, 3, 0], 0)
