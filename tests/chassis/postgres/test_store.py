@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -179,6 +180,18 @@ async def test_a_change_looks_again_at_what_a_unique_index_refuses_once(store: P
     await store.write(meet_others, iter(["40001", "40001", "23505"]))
     with pytest.raises(peewee.IntegrityError):
         await store.write(meet_others, iter(["23505", "40001", "23505"]))
+
+
+async def test_what_the_server_refuses_is_told_without_the_values_of_rows(store: PostgresStore) -> None:
+    value = "ana@example.com"
+    await store.write(items.add, value)
+
+    with pytest.raises(peewee.IntegrityError) as refused:
+        await store.write(items.add, value)
+
+    told = "".join(traceback.format_exception(refused.value))
+    assert "item_name" in told
+    assert value not in told
 
 
 async def test_changes_that_wait_for_a_long_one_are_not_in_the_way_of_others(store: PostgresStore) -> None:
